@@ -1,0 +1,49 @@
+// The instruction sets the CPU kernels are compiled for, and the one this process uses.
+#pragma once
+
+namespace fastvid {
+
+enum class Isa { kBaseline, kAvx2, kAvx512 };
+
+// The best set this machine runs, or the one FASTVID_CPU_ISA names (baseline, avx2, avx512).
+// Read once. Throws std::invalid_argument for an unknown name or one the machine lacks.
+Isa cpu_isa();
+
+const char* isa_name(Isa isa);
+
+// Picks one of three functions of the same type by the instruction set in use.
+template <class F>
+F* by_isa(F* baseline, F* avx2, F* avx512) {
+  switch (cpu_isa()) {
+    case Isa::kAvx512:
+      return avx512;
+    case Isa::kAvx2:
+      return avx2;
+    default:
+      return baseline;
+  }
+}
+
+}  // namespace fastvid
+
+// FASTVID_BY_ISA(warp_rows) is cpu::{baseline,avx2,avx512}::warp_rows, whichever this machine runs.
+#ifdef FASTVID_X86
+#define FASTVID_BY_ISA(f) \
+  ::fastvid::by_isa(::fastvid::cpu::baseline::f, ::fastvid::cpu::avx2::f, ::fastvid::cpu::avx512::f)
+#define FASTVID_DECLARE_KERNELS(...) \
+  namespace fastvid::cpu::baseline { \
+  __VA_ARGS__                        \
+  }                                  \
+  namespace fastvid::cpu::avx2 {     \
+  __VA_ARGS__                        \
+  }                                  \
+  namespace fastvid::cpu::avx512 {   \
+  __VA_ARGS__                        \
+  }
+#else
+#define FASTVID_BY_ISA(f) (&::fastvid::cpu::baseline::f)
+#define FASTVID_DECLARE_KERNELS(...) \
+  namespace fastvid::cpu::baseline { \
+  __VA_ARGS__                        \
+  }
+#endif
