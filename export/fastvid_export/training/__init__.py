@@ -1,0 +1,1 @@
+"""What every training shares: material, losses, the loop, checkpoints."""

@@ -1,0 +1,83 @@
+"""Training state on disk: one file of tensors and plain values, written atomically, never pickle."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastvid_export.errors import CheckpointError
+
+_FORMAT = 1
+
+
+@dataclass
+class Checkpoint:
+    """Everything that resuming, fine-tuning or exporting needs.
+
+    Batches and random numbers are functions of (seed, step), so no generator state is stored.
+    """
+
+    task: str
+    """Registered name of the model family."""
+    options: dict[str, Any]
+    """The family's options, enough to build the network again."""
+    seed: int
+    step: int
+    """Optimiser steps done."""
+    model: dict[str, torch.Tensor]
+    """Raw weights, the ones that training goes on from."""
+    ema: dict[str, torch.Tensor]
+    """Averaged weights, the ones that are validated and exported."""
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Figures of the last validation of `ema`."""
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Writes `checkpoint` so that `path` is always either the old file or the complete new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    values = {"format": _FORMAT} | {
+        name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__
+    }
+    with partial.open("wb") as file:
+        torch.save(values, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load(path: Path, *, task: str | None = None) -> Checkpoint:
+    """Reads a checkpoint without running any code from it.
+
+    Args:
+        path: File that `save` wrote.
+        task: Family that the checkpoint must be of; None accepts any.
+
+    Raises:
+        CheckpointError: The file is missing, not a checkpoint, or of another family.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint: path must be a file, got {path}")
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types on a damaged file
+        raise CheckpointError(f"checkpoint: {path} cannot be read: {error}") from error
+    if not isinstance(values, dict) or values.pop("format", None) != _FORMAT:
+        raise CheckpointError(f"checkpoint: {path} must have format {_FORMAT}")
+    try:
+        checkpoint = Checkpoint(**values)
+    except TypeError as error:
+        raise CheckpointError(f"checkpoint: {path} has the wrong fields: {error}") from error
+    if task is not None and checkpoint.task != task:
+        raise CheckpointError(f"checkpoint: task must be {task}, got {checkpoint.task}")
+    return checkpoint
+
+
+def option_dict(options: Any) -> dict[str, Any]:
+    """The fields of an options dataclass as plain values."""
+    return asdict(options)

@@ -1,0 +1,216 @@
+"""Triplets for interpolation: real ones cut from clips and drawn ones, kept as memory-mapped arrays.
+
+A sample holds the frames at 0, t and 1, the flow the network starts from (`inverse_search` on the
+half-resolution luma of the whole frame, so that a crop knows what entered it), and a label: the flow
+from the true middle frame to either neighbour, which only training can know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from fastvid import ops
+from fastvid_export.training.motion_scenes import draw_triplet
+
+# Licences that permit training weights that ship; credits stand in NOTICE.
+CLIPS = (
+    "mdn_cc0/flower.mp4",
+    "mdn_cc0/friday.mp4",
+    "mdn_cc0/stream-of-water.mp4",
+    "big_buck_bunny/video.mp4",
+    "intel_samples/car-detection.mp4",
+    "openh264/VID_1280x720_cabac_temporal_direct.264",
+    "openh264/VID_1920x1080_cabac_temporal_direct.264",
+    "sam2_gallery/01_dog.mp4",
+    "sam2_gallery/02_cups.mp4",
+    "sam2_gallery/bedroom.mp4",
+)
+PHOTOS = ("budgie_cc0", "elementary_cc0", "pop_unsplash_pd", "ubuntu_mate_cc0")
+# The last part of every clip is kept aside for validation.
+TRAIN_PART = 0.85
+CROP = 288
+
+
+def luma_half(frame: np.ndarray) -> np.ndarray:
+    """The luma the motion search reads: BT.601 weights on 2x2 means of a uint8 (H, W, 3) frame.
+
+    Returns:
+        float32 (1, 1, H // 2, W // 2) in [0, 1].
+    """
+    h, w = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
+    x = frame[:h, :w].reshape(h // 2, 2, w // 2, 2, 3).astype(np.float32).mean((1, 3))
+    return (x @ np.array([0.299, 0.587, 0.114], np.float32) / np.float32(255))[None, None]
+
+
+def decode(path: Path, longest: int = 1280) -> np.ndarray:
+    """All frames of a clip as uint8 (T, H, W, 3), halved while the longer side exceeds `longest`."""
+    frames = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(container.streams.video[0]):
+            image = frame.to_image()
+            while max(image.size) > longest:
+                image = image.reduce(2)
+            frames.append(np.asarray(image))
+    return np.stack(frames)
+
+
+def load_photos(folder: Path, longest: Sequence[int]) -> list[Image.Image]:
+    """RGB photos of the permitted folders, each reduced to every size in `longest`."""
+    photos = []
+    for path in sorted(p for name in PHOTOS for p in (folder / name).glob("*.jpg")):
+        with Image.open(path) as image:
+            full = image.convert("RGB")
+            for side in longest:
+                scale = side / max(full.size)
+                size = (round(full.width * scale), round(full.height * scale))
+                photos.append(full.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+    return photos
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training sample; flows are in pixels of the half-resolution frame."""
+
+    frames: np.ndarray
+    """uint8 (3, H, W, 3): times 0, t, 1."""
+    flow: np.ndarray
+    """float32 (4, H/2, W/2): flow 0 to 1, then 1 to 0."""
+    label: np.ndarray
+    """float32 (4, H/2, W/2): flow from the true middle frame to 0, then to 1."""
+    timestep: float
+
+
+def make_sample(frames: np.ndarray, timestep: float) -> Sample:
+    """Searches the flows of a triplet uint8 (3, H, W, 3)."""
+    luma = [luma_half(f) for f in frames]
+    flow = np.concatenate([f[0] for f in ops.inverse_search(luma[0], luma[2])])
+    label = [ops.inverse_search(luma[1], luma[k], bidirectional=False)[0][0] for k in (0, 2)]
+    return Sample(frames, flow, np.concatenate(label), timestep)
+
+
+def crop(sample: Sample, y: int, x: int, size: int) -> Sample:
+    """Cuts a square at an even position."""
+    h, ys, xs = size // 2, y // 2, x // 2
+    cut = (slice(None), slice(ys, ys + h), slice(xs, xs + h))
+    frames = sample.frames[:, y : y + size, x : x + size]
+    return Sample(frames, sample.flow[cut], sample.label[cut], sample.timestep)
+
+
+def _busy_crop(rng: np.random.Generator, sample: Sample, size: int) -> Sample:
+    """A crop chosen among several by how much moves in it; now and then any crop."""
+    _, height, width, _ = sample.frames.shape
+    tries = 1 if rng.random() < 0.2 else 5
+    best, best_change = (0, 0), -1.0
+    for _ in range(tries):
+        y = int(rng.integers(0, (height - size) // 2 + 1)) * 2
+        x = int(rng.integers(0, (width - size) // 2 + 1)) * 2
+        a, b = (sample.frames[k, y : y + size : 4, x : x + size : 4].astype(np.int16) for k in (0, 2))
+        change = float(np.abs(a - b).mean())
+        if change > best_change:
+            best, best_change = (y, x), change
+    return crop(sample, *best, size)
+
+
+def real_samples(
+    rng: np.random.Generator, clip: np.ndarray, first: int, last: int, count: int
+) -> Iterator[Sample]:
+    """Samples of a clip's frames [first, last), at strides 2 to 4, full and half size, both time directions."""
+    for _ in range(count):
+        span = int(rng.choice([2, 2, 2, 3, 4, 4, 6]))
+        start = int(rng.integers(first, last - span))
+        middle = int(rng.integers(1, span))
+        # The middle is what most callers ask for.
+        if span == 2 or rng.random() < 0.5:
+            middle = span // 2
+        picks = [start, start + middle, start + span]
+        timestep = middle / span
+        if rng.random() < 0.5:
+            picks, timestep = picks[::-1], 1 - timestep
+        frames = clip[picks]
+        if min(frames.shape[1:3]) >= 2 * CROP and rng.random() < 0.3:
+            frames = np.stack([np.asarray(Image.fromarray(f).reduce(2)) for f in frames])
+        yield _busy_crop(rng, make_sample(frames, timestep), CROP)
+
+
+def drawn_samples(rng: np.random.Generator, photos: Sequence[Image.Image], count: int) -> Iterator[Sample]:
+    """Samples of drawn scenes, with displacements up to a quarter of the frame."""
+    size = CROP + 128
+    for _ in range(count):
+        reach = float(rng.choice([8, 24, 48, 96]))
+        timestep = 0.5 if rng.random() < 0.5 else float(rng.uniform(0.1, 0.9))
+        sample = make_sample(draw_triplet(rng, photos, size, reach, timestep), timestep)
+        yield crop(sample, 64, 64, CROP)
+
+
+class TripletSet:
+    """Samples on disk: `frames`, `flow`, `label` and `timestep` as .npy files, memory-mapped."""
+
+    def __init__(self, folder: Path) -> None:
+        self.frames = np.load(folder / "frames.npy", mmap_mode="r")
+        self.flow = np.load(folder / "flow.npy", mmap_mode="r")
+        self.label = np.load(folder / "label.npy", mmap_mode="r")
+        self.timestep = np.load(folder / "timestep.npy")
+
+    def __len__(self) -> int:
+        return len(self.timestep)
+
+    @staticmethod
+    def write(folder: Path, samples: Iterator[Sample], count: int) -> None:
+        """Writes exactly `count` samples; `done.json` appears last, so a cut run is told from a whole one."""
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def array(name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+            return np.lib.format.open_memmap(folder / name, "w+", dtype=dtype, shape=(count, *shape))
+
+        frames = array("frames.npy", (3, CROP, CROP, 3), "uint8")
+        flow = array("flow.npy", (4, CROP // 2, CROP // 2), "float16")
+        label = array("label.npy", (4, CROP // 2, CROP // 2), "float16")
+        timestep = np.zeros(count, np.float32)
+        for i, sample in zip(range(count), samples, strict=False):
+            frames[i], flow[i], label[i] = sample.frames, sample.flow, sample.label
+            timestep[i] = sample.timestep
+        for a in (frames, flow, label):
+            a.flush()
+        np.save(folder / "timestep.npy", timestep)
+        (folder / "done.json").write_text(json.dumps({"samples": count}))
+
+
+def prepare(data: Path, out: Path, *, seed: int, real: int, drawn: int, valid: int) -> None:
+    """Builds `out/train-real`, `out/train-drawn` and `out/valid` from the clips and photos under `data`.
+
+    Args:
+        data: Folder that holds `clips` and `photos`.
+        out: Where the sets go; a set already whole is kept.
+        seed: Seed of every choice.
+        real: Real training samples over all clips.
+        drawn: Drawn training samples.
+        valid: Real validation samples, from the last part of each clip.
+    """
+
+    def missing(name: str) -> bool:
+        return not (out / name / "done.json").exists()
+
+    if missing("train-drawn"):
+        rng = np.random.default_rng([seed, 1])
+        photos = load_photos(data / "photos", (1000, 2000))
+        TripletSet.write(out / "train-drawn", drawn_samples(rng, photos, drawn), drawn)
+    for name, count, part in (("train-real", real, 0), ("valid", valid, 1)):
+        if missing(name):
+            rng = np.random.default_rng([seed, 2 + part])
+            TripletSet.write(out / name, _over_clips(rng, data, count, part), count)
+
+
+def _over_clips(rng: np.random.Generator, data: Path, count: int, part: int) -> Iterator[Sample]:
+    for i, name in enumerate(CLIPS):
+        clip = decode(data / "clips" / name)
+        split = int(len(clip) * TRAIN_PART)
+        first, last = (0, split) if part == 0 else (split, len(clip))
+        share = count * (i + 1) // len(CLIPS) - count * i // len(CLIPS)
+        yield from real_samples(rng, clip, first, last, share)

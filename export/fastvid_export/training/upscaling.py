@@ -1,0 +1,223 @@
+"""How the upscaler trains: luma pairs from photos and clips, Charbonnier then squared error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from fastvid_export.models.upscaler import UpscalerNet, UpscalerOptions
+from fastvid_export.training import material
+from fastvid_export.training.bank import ArrayBank, open_or_build
+from fastvid_export.training.loop import Batch
+from fastvid_export.training.losses import charbonnier, psnr
+from fastvid_export.training.sheets import save_sheet
+
+_PHOTO_FACTORS = (2.0, 3.0, 4.0, 6.0)
+_FRAMES_PER_CLIP = 12
+_LUMA = np.array([0.299, 0.587, 0.114])
+# Standard figures are of limited-range luma: a smaller range, so a higher figure.
+_LIMITED_RANGE = 219.0 / 255.0
+
+
+class UpscalerTask:
+    """Trains `UpscalerNet` on pairs of a picture and its antialiased bicubic half.
+
+    Args:
+        options: Shape of the network.
+        data: Folder of material, see `material`.
+        cache: Folder for prepared material.
+        patch: Side of the low-resolution crops, even.
+        batch: Crops per step.
+    """
+
+    name = "upscaler"
+
+    def __init__(
+        self,
+        options: UpscalerOptions,
+        *,
+        data: Path,
+        cache: Path,
+        patch: int = 64,
+        batch: int = 32,
+        squared_from: float = 0.75,
+    ) -> None:
+        self.options = options
+        self.data, self.cache = data, cache
+        self.patch, self.batch_size = patch, batch
+        self.squared_from = squared_from
+        self._bank: ArrayBank | None = None
+        self._held_back: ArrayBank | None = None
+
+    def build(self) -> nn.Module:
+        return UpscalerNet(self.options)
+
+    def prepare(self) -> None:
+        photos = material.photos(self.data, held_back=False)
+        clips = material.clips(self.data, held_back=False)
+        recipe = {
+            "factors": _PHOTO_FACTORS,
+            "frames": _FRAMES_PER_CLIP,
+            "files": [p.name for p in photos + clips],
+        }
+        self._bank = open_or_build(self.cache / "pairs", recipe, _training_pairs(photos, clips))
+        self._held_back = held_back_pictures(self.data, self.cache)
+        self._names = sorted(n.removesuffix(":high") for n in self._bank if n.endswith(":high"))
+        # Between one draw per picture and one per pixel: large pictures are mostly smooth.
+        areas = np.array([np.prod(self._bank.shape(f"{n}:high")) for n in self._names], np.float64)
+        weights = areas**0.3
+        self._weights = weights / weights.sum()
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        assert self._bank is not None
+        side = self.patch
+        low = np.empty((self.batch_size, 1, side, side), np.uint8)
+        high = np.empty((self.batch_size, 1, 2 * side, 2 * side), np.uint8)
+        for i, k in enumerate(rng.choice(len(self._names), self.batch_size, p=self._weights)):
+            small, large = _crop(self._bank, self._names[k], side, rng)
+            turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+            low[i, 0], high[i, 0] = _turn(small, turns, flip), _turn(large, turns, flip)
+        return {"low": torch.from_numpy(low), "high": torch.from_numpy(high)}
+
+    def loss(
+        self, model: nn.Module, batch: Batch, progress: float
+    ) -> tuple[Tensor, dict[str, float]]:
+        high = batch["high"].float() / 255.0
+        prediction = model(batch["low"].float() / 255.0).float()
+        squared = F.mse_loss(prediction, high)
+        figures = {"psnr": -10.0 * float(torch.log10(squared.detach()))}
+        if progress < self.squared_from:
+            return charbonnier(prediction, high), figures
+        # Scaled so that its gradient is about as large as Charbonnier's was.
+        return squared * 50.0, figures
+
+    def validate(self, model: nn.Module, samples: Path, step: int) -> dict[str, float]:
+        if self._held_back is None:
+            self._held_back = held_back_pictures(self.data, self.cache)
+        return validate(model, self._held_back, samples / f"step_{step:06d}.png")
+
+    def score(self, metrics: dict[str, float]) -> float:
+        return metrics["photos_psnr"] + metrics["clips_psnr"]
+
+
+def luma(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Full-range BT.601 luma in 0..255 of uint8 RGB (H, W, 3)."""
+    return image.astype(np.float64) @ _LUMA
+
+
+def halve(image: Image.Image) -> Image.Image:
+    """Antialiased bicubic half of an RGB image whose sides are even: the model of degradation."""
+    return image.resize((image.width // 2, image.height // 2), Image.Resampling.BICUBIC)
+
+
+def even(image: Image.Image, multiple: int = 4) -> Image.Image:
+    """The image without the last rows and columns that exceed a multiple of `multiple`."""
+    width, height = (side - side % multiple for side in image.size)
+    return image.crop((0, 0, width, height))
+
+
+def held_back_pictures(data: Path, cache: Path) -> ArrayBank:
+    """RGB pictures `photo:...` and `clip:...` (H, W, 3), sides multiples of 4, that never train."""
+    photos = material.photos(data, held_back=True)
+    clips = material.clips(data, held_back=True)
+    recipe: dict[str, object] = {"version": 2, "files": [p.name for p in photos + clips]}
+    return open_or_build(cache / "held_back", recipe, _validation_pictures(photos, clips))
+
+
+def validate(model: nn.Module, pictures: ArrayBank, sheet: Path | None) -> dict[str, float]:
+    """PSNR of limited-range luma, two pixels of border left out, beside bicubic; mean per kind."""
+    figures: dict[str, list[float]] = {}
+    tiles = []
+    for name in pictures:
+        picture = Image.fromarray(np.asarray(pictures[name]))
+        small = halve(picture)
+        truth = _tensor(luma(np.asarray(picture)))
+        bicubic = _tensor(luma(np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC))))
+        restored = model(_tensor(luma(np.asarray(small)))).clamp(0, 1)
+        kind = name.split(":")[0] + "s"
+        for key, value in (("psnr", restored), ("bicubic", bicubic)):
+            figure = psnr(value * _LIMITED_RANGE, truth * _LIMITED_RANGE, border=2)
+            figures.setdefault(f"{kind}_{key}", []).append(figure)
+        tiles.append([bicubic, restored, truth])
+    if sheet is not None:
+        save_sheet(tiles[::2], sheet, side=192)
+    means = {key: float(np.mean(values)) for key, values in sorted(figures.items())}
+    for kind in ("photos", "clips"):
+        if f"{kind}_psnr" in means:
+            means[f"{kind}_gain"] = means[f"{kind}_psnr"] - means[f"{kind}_bicubic"]
+    return means
+
+
+def _tensor(plane: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(plane.astype(np.float32) / 255.0)[None, None]
+
+
+def _crop(
+    bank: ArrayBank, name: str, side: int, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The more detailed of two random crops: skies and blurred backgrounds teach little."""
+    low, high = bank[f"{name}:low"], bank[f"{name}:high"]
+    best, detail = (0, 0), -1.0
+    for _ in range(2):
+        y = int(rng.integers(low.shape[0] - side + 1))
+        x = int(rng.integers(low.shape[1] - side + 1))
+        patch = low[y : y + side, x : x + side].astype(np.int16)
+        found = float(np.abs(np.diff(patch, axis=0)).mean() + np.abs(np.diff(patch, axis=1)).mean())
+        if found > detail:
+            best, detail = (y, x), found
+    y, x = best
+    return (
+        low[y : y + side, x : x + side],
+        high[2 * y : 2 * (y + side), 2 * x : 2 * (x + side)],
+    )
+
+
+def _turn(patch: NDArray[np.uint8], turns: int, flip: bool) -> NDArray[np.uint8]:
+    patch = np.rot90(patch, turns)
+    return patch[:, ::-1] if flip else patch
+
+
+def _pair(name: str, image: Image.Image) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    image = even(image)
+    for part, picture in (("low", halve(image)), ("high", image)):
+        yield f"{name}:{part}", np.rint(luma(np.asarray(picture))).astype(np.uint8)
+
+
+def _training_pairs(
+    photos: list[Path], clips: list[Path]
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    for path in photos:
+        photo = material.load_photo(path)
+        for factor in _PHOTO_FACTORS:
+            yield from _pair(f"{path.stem}/{factor:g}", material.reduce(photo, factor))
+    for path in clips:
+        for index, frame in enumerate(
+            material.read_frames(path, step=20, count=_FRAMES_PER_CLIP)
+        ):
+            factor = 1.5 if min(frame.shape[:2]) < 500 else 2.0
+            reduced = material.reduce(Image.fromarray(frame), factor)
+            yield from _pair(f"{path.stem}/{index}", reduced)
+
+
+def _validation_pictures(
+    photos: list[Path], clips: list[Path]
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    for path in photos:
+        photo = material.load_photo(path)
+        for factor in (photo.width / 720, photo.width / 1280):
+            image = material.reduce(photo, factor)
+            left, top = (image.width - 480) // 2, (image.height - 360) // 2
+            image = image.crop((left, top, left + 480, top + 360))
+            yield f"photo:{path.stem}/{factor:.2f}", np.asarray(even(image))
+    for path in clips:
+        for index, frame in enumerate(material.read_frames(path, start=10, step=45, count=2)):
+            factor = max(1.5, frame.shape[1] / 640)
+            image = even(material.reduce(Image.fromarray(frame), factor))
+            yield f"clip:{path.stem}/{index}", np.asarray(image)
