@@ -1,0 +1,104 @@
+"""Scene cuts: whether two frames that follow each other show the same scene.
+
+Blending across a cut draws a picture that was never filmed, so the interpolator repeats frames there.
+The rule looks at one pair only, which keeps it causal and equal however a video is chunked:
+
+1. *Structure.* Each 8x8 block of the second frame's luma thumbnail (about 40x22) looks for its best
+   normalised cross-correlation within 4 thumbnail pixels (a tenth of the width) in the first
+   frame. Camera and object motion move blocks and fades scale them; both leave the correlation
+   high. A cut leaves only chance.
+2. *Colours.* The overlap of two 512-bin RGB histograms confirms a structure score that is in
+   doubt, and alone decides between flat pictures (a jump from black to white has no structure).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_BLOCK = 8
+_REACH = 4
+_NOISE_VARIANCE = 4.0
+"""Variance of codec and sensor noise in 8-bit levels, so that flat blocks count as alike."""
+
+# On real clips cuts score 0.47 to 0.60 in structure and other pairs at most 0.24.
+_SURE = 0.40
+_IN_DOUBT = 0.30
+_COLOURS_CONFIRM = 0.20
+_COLOURS_ALONE = 0.60
+_BRIGHTNESS_JUMP = 40.0
+_STILL = 4.0
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """What the detector keeps of a frame."""
+
+    luma: NDArray[np.float32]
+    """Luma, 0 to 255, about 40x22."""
+    colours: NDArray[np.float32]
+    """RGB histogram of 8x8x8 bins; sums to 1."""
+
+
+def thumbnail(frame: NDArray[np.uint8]) -> Thumbnail:
+    """Reduce a frame to what the cut rule needs.
+
+    Args:
+        frame: uint8 RGB (H, W, 3).
+    """
+    step = max(1, round(min(frame.shape[0] / 96, frame.shape[1] / 160)))
+    samples = np.ascontiguousarray(frame[step // 2 :: step, step // 2 :: step])
+    luma = samples.astype(np.float32) @ _LUMA
+    pool = max(1, min(4, min(luma.shape) // 16))
+    rows, columns = luma.shape[0] // pool, luma.shape[1] // pool
+    pooled = luma[: rows * pool, : columns * pool].reshape(rows, pool, columns, pool)
+    bins = (samples >> 5).astype(np.int64) @ np.array([64, 8, 1])
+    counts = np.bincount(bins.ravel(), minlength=512)
+    return Thumbnail(pooled.mean((1, 3)), (counts / bins.size).astype(np.float32))
+
+
+def structure_change(first: Thumbnail, second: Thumbnail) -> float:
+    """How little of the second picture's structure is found in the first: 0 all of it, 1 none."""
+    size = min(_BLOCK, *second.luma.shape)
+    stride = max(1, size // 2)
+    blocks = _zero_mean(sliding_window_view(second.luma, (size, size))[::stride, ::stride])
+    padded = np.pad(first.luma, _REACH, mode="edge")
+    windows = sliding_window_view(padded, (size, size))
+    rows, columns = blocks.shape[:2]
+    contrast = np.mean(blocks**2, axis=(2, 3)) + _NOISE_VARIANCE
+    best = np.full((rows, columns), -1.0, np.float32)
+    for dy in range(2 * _REACH + 1):
+        for dx in range(2 * _REACH + 1):
+            near = _zero_mean(windows[dy::stride, dx::stride][:rows, :columns])
+            spread = np.mean(near**2, axis=(2, 3)) + _NOISE_VARIANCE
+            shared = np.mean(near * blocks, axis=(2, 3)) + _NOISE_VARIANCE
+            np.maximum(best, shared / np.sqrt(spread * contrast), out=best)
+    # Blocks with more contrast say more about what is shown.
+    weight = np.sqrt(contrast)
+    return float(1.0 - np.sum(best * weight) / np.sum(weight))
+
+
+def colour_change(first: Thumbnail, second: Thumbnail) -> float:
+    """Half the L1 distance of the histograms: 0 equal, 1 no colour in common."""
+    return float(np.abs(first.colours - second.colours).sum() / 2)
+
+
+def is_cut(first: Thumbnail, second: Thumbnail) -> bool:
+    """Whether a scene ends between two frames that follow each other."""
+    jump = float(np.abs(first.luma - second.luma).mean())
+    if jump < _STILL:
+        return False
+    colours = colour_change(first, second)
+    if jump >= _BRIGHTNESS_JUMP and colours >= _COLOURS_ALONE:
+        return True
+    structure = structure_change(first, second)
+    return structure >= _SURE or (structure >= _IN_DOUBT and colours >= _COLOURS_CONFIRM)
+
+
+def _zero_mean(blocks: NDArray[np.float32]) -> NDArray[Any]:
+    return np.asarray(blocks - blocks.mean(axis=(2, 3), keepdims=True))
