@@ -15,10 +15,14 @@ class Executor {
   // Calls task(context, i) once for every i in [0, count), in any order and on any thread, and
   // returns when all are done. A task must not throw.
   virtual void run(size_t count, void (*task)(void*, size_t), void* context) const = 0;
+
+  // The CUDA stream that work on device memory goes to; null is the legacy default stream.
+  virtual void* cuda_stream() const { return nullptr; }
 };
 
 // The project's pool. `threads` is the number used, the caller's included; 0 means the default:
-// FASTVID_NUM_THREADS, or the processors this process may run on.
+// FASTVID_NUM_THREADS, or the processors this process may run on. Throws InputError for a number
+// outside 1 to 256.
 const Executor& own_executor(int threads);
 
 // The default of own_executor(0).

@@ -1,11 +1,37 @@
 #include "fastvid/core/isa.h"
 
+#include <atomic>
 #include <cstdlib>
-#include <stdexcept>
 #include <string>
+
+#include "fastvid/core/error.h"
 
 namespace fastvid {
 namespace {
+
+constexpr Isa kAll[] = {Isa::kAvx512, Isa::kAvx2, Isa::kBaseline};
+constexpr int kNotForced = -1;
+std::atomic<int> forced{kNotForced};
+
+Isa named(const char* source, const std::string& name) {
+  for (Isa isa : kAll) {
+    if (name != isa_name(isa)) continue;
+    if (machine_runs(isa)) return isa;
+    throw InputError(std::string(source) + " must be a set this machine runs, got " + name);
+  }
+  throw InputError(std::string(source) + " must be baseline, avx2 or avx512, got " + name);
+}
+
+Isa choose() {
+  const char* name = std::getenv("FASTVID_CPU_ISA");
+  if (name != nullptr && *name != '\0') return named("FASTVID_CPU_ISA", name);
+  for (Isa isa : kAll) {
+    if (machine_runs(isa)) return isa;
+  }
+  return Isa::kBaseline;
+}
+
+}  // namespace
 
 bool machine_runs(Isa isa) {
 #ifdef FASTVID_X86
@@ -21,31 +47,16 @@ bool machine_runs(Isa isa) {
   return isa == Isa::kBaseline;
 }
 
-Isa choose() {
-  constexpr Isa kAll[] = {Isa::kAvx512, Isa::kAvx2, Isa::kBaseline};
-  const char* forced = std::getenv("FASTVID_CPU_ISA");
-  if (forced == nullptr || *forced == '\0') {
-    for (Isa isa : kAll) {
-      if (machine_runs(isa)) return isa;
-    }
-  } else {
-    for (Isa isa : kAll) {
-      if (std::string(forced) != isa_name(isa)) continue;
-      if (machine_runs(isa)) return isa;
-      throw std::invalid_argument(std::string("FASTVID_CPU_ISA: this machine cannot run ") +
-                                  forced);
-    }
-    throw std::invalid_argument(
-        std::string("FASTVID_CPU_ISA must be baseline, avx2 or avx512, got ") + forced);
-  }
-  return Isa::kBaseline;
-}
-
-}  // namespace
-
 Isa cpu_isa() {
+  if (const int isa = forced.load(std::memory_order_relaxed); isa != kNotForced) {
+    return static_cast<Isa>(isa);
+  }
   static const Isa isa = choose();
   return isa;
+}
+
+void force_cpu_isa(const char* name) {
+  forced = name == nullptr ? kNotForced : static_cast<int>(named("_force_isa: name", name));
 }
 
 const char* isa_name(Isa isa) {

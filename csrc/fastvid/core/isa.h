@@ -6,9 +6,14 @@ namespace fastvid {
 enum class Isa { kBaseline, kAvx2, kAvx512 };
 
 // The best set this machine runs, or the one FASTVID_CPU_ISA names (baseline, avx2, avx512).
-// Read once. Throws std::invalid_argument for an unknown name or one the machine lacks.
+// The variable is read once. Throws InputError for an unknown name or one the machine lacks.
 Isa cpu_isa();
 
+// Makes every later call use the named set, nullptr for the default one: how one test process
+// compares all of them. Throws as cpu_isa() does.
+void force_cpu_isa(const char* name);
+
+bool machine_runs(Isa isa);
 const char* isa_name(Isa isa);
 
 // Picks one of three functions of the same type by the instruction set in use.
@@ -26,7 +31,7 @@ F* by_isa(F* baseline, F* avx2, F* avx512) {
 
 }  // namespace fastvid
 
-// FASTVID_BY_ISA(warp_rows) is cpu::{baseline,avx2,avx512}::warp_rows, whichever this machine runs.
+// FASTVID_BY_ISA(warp_rows) is cpu::{baseline,avx2,avx512}::warp_rows, whichever is in use.
 #ifdef FASTVID_X86
 #define FASTVID_BY_ISA(f) \
   ::fastvid::by_isa(::fastvid::cpu::baseline::f, ::fastvid::cpu::avx2::f, ::fastvid::cpu::avx512::f)

@@ -6,11 +6,11 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
-#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "fastvid/core/error.h"
 #include "fastvid/core/executor.h"
 
 namespace fastvid {
@@ -122,7 +122,7 @@ int default_threads() {
       char* end = nullptr;
       const long value = std::strtol(text, &end, 10);
       if (*end != '\0' || value < 1 || value > kMaxThreads) {
-        throw std::invalid_argument(
+        throw InputError(
             std::string("FASTVID_NUM_THREADS must be a whole number from 1 to 256, got ") + text);
       }
       return static_cast<int>(value);
@@ -139,7 +139,7 @@ int default_threads() {
 const Executor& own_executor(int threads) {
   if (threads == 0) threads = default_threads();
   if (threads < 1 || threads > kMaxThreads) {
-    throw std::invalid_argument("threads must be from 1 to 256, got " + std::to_string(threads));
+    throw InputError("threads: number must be from 1 to 256, got " + std::to_string(threads));
   }
   static std::mutex mutex;
   static PoolExecutor* executors[kMaxThreads + 1] = {};

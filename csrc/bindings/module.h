@@ -1,0 +1,10 @@
+// One function per family of ops; module.cc calls each.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace fastvid::python {
+
+void register_planar(pybind11::module_& m);
+
+}  // namespace fastvid::python
