@@ -1,4 +1,4 @@
-"""Drawn motion: photos cut into layers that move linearly in time, so the frame at any time is exact.
+"""Drawn motion: photos cut into layers that move linearly in time; any time can be drawn exactly.
 
 Each layer moves by its own rotation, zoom and translation, interpolated linearly over [0, 1]; the
 frames at 0, t and 1 are rendered from the full-size photos by one resampling each.
@@ -21,8 +21,10 @@ class _Motion:
     zoom: tuple[float, float]
     shift: tuple[tuple[float, float], tuple[float, float]]
 
-    def inverse_affine(self, time: float, out: int, source: tuple[float, float]) -> tuple[float, ...]:
-        """PIL's output-to-source coefficients; `source` is the point shown at the centre at rest."""
+    def inverse_affine(
+        self, time: float, out: int, source: tuple[float, float]
+    ) -> tuple[float, ...]:
+        """PIL's output-to-source coefficients; `source` is what the centre shows at rest."""
         a = self.angle[0] + time * (self.angle[1] - self.angle[0])
         z = np.exp(self.zoom[0] + time * (self.zoom[1] - self.zoom[0]))
         dx = self.shift[0][0] + time * (self.shift[1][0] - self.shift[0][0])
@@ -41,11 +43,13 @@ def _random_motion(rng: np.random.Generator, reach: float, *, still: bool) -> _M
     dx, dy = length * np.cos(direction), length * np.sin(direction)
     turn = rng.normal(0, 0.06) if rng.random() < 0.5 else 0.0
     grow = rng.normal(0, 0.05) if rng.random() < 0.5 else 0.0
-    return _Motion((-turn / 2, turn / 2), (-grow / 2, grow / 2), ((-dx / 2, -dy / 2), (dx / 2, dy / 2)))
+    return _Motion(
+        (-turn / 2, turn / 2), (-grow / 2, grow / 2), ((-dx / 2, -dy / 2), (dx / 2, dy / 2))
+    )
 
 
 def _blob(rng: np.random.Generator, size: int, canvas: int) -> Image.Image:
-    """A random closed shape, drawn at the centre of a canvas; sometimes thin, sometimes with holes."""
+    """A random shape at the centre of a canvas; sometimes thin, sometimes with a hole."""
     mask = Image.new("L", (canvas, canvas), 0)
     draw = ImageDraw.Draw(mask)
     centre = canvas / 2
@@ -72,7 +76,9 @@ def _blob(rng: np.random.Generator, size: int, canvas: int) -> Image.Image:
     return mask
 
 
-def _pick(rng: np.random.Generator, photos: Sequence[Image.Image], room: int) -> tuple[Image.Image, tuple[float, float]]:
+def _pick(
+    rng: np.random.Generator, photos: Sequence[Image.Image], room: int
+) -> tuple[Image.Image, tuple[float, float]]:
     photo = photos[int(rng.integers(len(photos)))]
     x = rng.uniform(min(room, photo.width / 2), max(photo.width - room, photo.width / 2))
     y = rng.uniform(min(room, photo.height / 2), max(photo.height - room, photo.height / 2))
@@ -80,7 +86,11 @@ def _pick(rng: np.random.Generator, photos: Sequence[Image.Image], room: int) ->
 
 
 def draw_triplet(
-    rng: np.random.Generator, photos: Sequence[Image.Image], size: int, reach: float, timestep: float
+    rng: np.random.Generator,
+    photos: Sequence[Image.Image],
+    size: int,
+    reach: float,
+    timestep: float,
 ) -> np.ndarray:
     """Draws the frames at times 0, `timestep` and 1 of one random scene.
 
@@ -99,7 +109,12 @@ def draw_triplet(
     photo, at = _pick(rng, photos, room)
     camera = _random_motion(rng, reach * 0.7, still=rng.random() < 0.25)
     frames = [
-        photo.transform((size, size), Image.Transform.AFFINE, camera.inverse_affine(t, size, at), Image.Resampling.BICUBIC)
+        photo.transform(
+            (size, size),
+            Image.Transform.AFFINE,
+            camera.inverse_affine(t, size, at),
+            Image.Resampling.BICUBIC,
+        )
         for t in times
     ]
     for _ in range(int(rng.integers(0, 5))):
@@ -111,15 +126,21 @@ def draw_triplet(
         motion = _random_motion(rng, reach, still=rng.random() < 0.1)
         offset = (float(centre[0] - size / 2), float(centre[1] - size / 2))
         motion = _Motion(
-            motion.angle, motion.zoom,
+            motion.angle,
+            motion.zoom,
             tuple((s[0] + offset[0], s[1] + offset[1]) for s in motion.shift),  # type: ignore[arg-type]
         )
         for i, t in enumerate(times):
             texture = photo.transform(
-                (size, size), Image.Transform.AFFINE, motion.inverse_affine(t, size, at), Image.Resampling.BICUBIC
+                (size, size),
+                Image.Transform.AFFINE,
+                motion.inverse_affine(t, size, at),
+                Image.Resampling.BICUBIC,
             )
             cover = mask.transform(
-                (size, size), Image.Transform.AFFINE, motion.inverse_affine(t, size, (canvas / 2, canvas / 2)),
+                (size, size),
+                Image.Transform.AFFINE,
+                motion.inverse_affine(t, size, (canvas / 2, canvas / 2)),
                 Image.Resampling.BILINEAR,
             )
             frames[i] = Image.composite(texture, frames[i], cover)
@@ -132,7 +153,10 @@ def _degrade(rng: np.random.Generator, frames: np.ndarray, timestep: float) -> n
     if rng.random() < 0.3:
         radius = float(rng.uniform(0.4, 1.2))
         frames = np.stack(
-            [np.asarray(Image.fromarray(f).filter(ImageFilter.GaussianBlur(radius))) for f in frames]
+            [
+                np.asarray(Image.fromarray(f).filter(ImageFilter.GaussianBlur(radius)))
+                for f in frames
+            ]
         )
     if rng.random() < 0.2:
         drift = rng.uniform(-6, 6)

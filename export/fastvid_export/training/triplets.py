@@ -1,8 +1,8 @@
-"""Triplets for interpolation: real ones cut from clips and drawn ones, kept as memory-mapped arrays.
+"""Triplets for interpolation, real ones cut from clips and drawn ones, as memory-mapped arrays.
 
 A sample holds the frames at 0, t and 1, the flow the network starts from (`inverse_search` on the
-half-resolution luma of the whole frame, so that a crop knows what entered it), and a label: the flow
-from the true middle frame to either neighbour, which only training can know.
+half-resolution luma of the whole frame, so that a crop knows what entered it), and a label: the
+flow from the true middle frame to either neighbour, which only training can know.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def luma_half(frame: np.ndarray) -> np.ndarray:
 
 
 def decode(path: Path, longest: int = 1280) -> np.ndarray:
-    """All frames of a clip as uint8 (T, H, W, 3), halved while the longer side exceeds `longest`."""
+    """All frames as uint8 (T, H, W, 3), halved while the longer side exceeds `longest`."""
     frames = []
     with av.open(str(path)) as container:
         for frame in container.decode(container.streams.video[0]):
@@ -111,7 +111,9 @@ def _busy_crop(rng: np.random.Generator, sample: Sample, size: int) -> Sample:
     for _ in range(tries):
         y = int(rng.integers(0, (height - size) // 2 + 1)) * 2
         x = int(rng.integers(0, (width - size) // 2 + 1)) * 2
-        a, b = (sample.frames[k, y : y + size : 4, x : x + size : 4].astype(np.int16) for k in (0, 2))
+        a, b = (
+            sample.frames[k, y : y + size : 4, x : x + size : 4].astype(np.int16) for k in (0, 2)
+        )
         change = float(np.abs(a - b).mean())
         if change > best_change:
             best, best_change = (y, x), change
@@ -121,7 +123,7 @@ def _busy_crop(rng: np.random.Generator, sample: Sample, size: int) -> Sample:
 def real_samples(
     rng: np.random.Generator, clip: np.ndarray, first: int, last: int, count: int
 ) -> Iterator[Sample]:
-    """Samples of a clip's frames [first, last), at strides 2 to 4, full and half size, both time directions."""
+    """Samples of frames [first, last): spans 2 to 6, full and half size, forth and back."""
     for _ in range(count):
         span = int(rng.choice([2, 2, 2, 3, 4, 4, 6]))
         start = int(rng.integers(first, last - span))
@@ -139,7 +141,9 @@ def real_samples(
         yield _busy_crop(rng, make_sample(frames, timestep), CROP)
 
 
-def drawn_samples(rng: np.random.Generator, photos: Sequence[Image.Image], count: int) -> Iterator[Sample]:
+def drawn_samples(
+    rng: np.random.Generator, photos: Sequence[Image.Image], count: int
+) -> Iterator[Sample]:
     """Samples of drawn scenes, with displacements up to a quarter of the frame."""
     size = CROP + 128
     for _ in range(count):
@@ -163,11 +167,13 @@ class TripletSet:
 
     @staticmethod
     def write(folder: Path, samples: Iterator[Sample], count: int) -> None:
-        """Writes exactly `count` samples; `done.json` appears last, so a cut run is told from a whole one."""
+        """Writes exactly `count` samples; `done.json` comes last and tells a whole set."""
         folder.mkdir(parents=True, exist_ok=True)
 
         def array(name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-            return np.lib.format.open_memmap(folder / name, "w+", dtype=dtype, shape=(count, *shape))
+            return np.lib.format.open_memmap(
+                folder / name, "w+", dtype=dtype, shape=(count, *shape)
+            )
 
         frames = array("frames.npy", (3, CROP, CROP, 3), "uint8")
         flow = array("flow.npy", (4, CROP // 2, CROP // 2), "float16")
@@ -183,7 +189,7 @@ class TripletSet:
 
 
 def prepare(data: Path, out: Path, *, seed: int, real: int, drawn: int, valid: int) -> None:
-    """Builds `out/train-real`, `out/train-drawn` and `out/valid` from the clips and photos under `data`.
+    """Builds `train-real`, `train-drawn` and `valid` under `out` from clips and photos.
 
     Args:
         data: Folder that holds `clips` and `photos`.
