@@ -1,0 +1,232 @@
+"""Decoded pictures to RGB and RGB to pictures to encode: colour tags, planes, orientation.
+
+Rules where a file does not say: `Colour` states the one for matrix and range; chroma samples lie
+left of the picture samples (MPEG-2 siting) except in JPEG, MPEG-1 and y4m files tagged `jpeg`,
+where they lie in the centre.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastvid.errors import UnsupportedMediaError
+from fastvid.video.types import Colour, RgbImage
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+_MATRIX = {0: "rgb", 1: "bt709", 5: "bt470bg", 6: "smpte170m", 9: "bt2020nc"}
+_PRIMARIES = {
+    1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "film",
+    9: "bt2020", 10: "smpte428", 11: "smpte431", 12: "smpte432", 22: "jedec-p22",
+}  # fmt: skip
+_TRANSFER = {
+    1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "linear",
+    9: "log100", 10: "log316", 11: "iec61966-2-4", 12: "bt1361e", 13: "iec61966-2-1",
+    14: "bt2020-10", 15: "bt2020-12", 16: "smpte2084", 17: "smpte428", 18: "arib-std-b67",
+}  # fmt: skip
+_UNSUPPORTED_MATRIX = {
+    4: "fcc", 7: "smpte240m", 8: "ycgco", 10: "bt2020c", 11: "smpte2085",
+    12: "chroma-derived-nc", 13: "chroma-derived-c", 14: "ictcp", 15: "ipt-c2",
+    16: "ycgco-re", 17: "ycgco-ro",
+}  # fmt: skip
+_HDR = {"smpte2084": "HDR (PQ transfer)", "arib-std-b67": "HDR (HLG transfer)"}
+_UNSPECIFIED = 2
+_FULL_RANGE = 2
+_ALPHA = ("rgba", "bgra", "argb", "abgr", "yuva", "gbrap", "ya8", "ya16", "ayuv", "vuya", "pal8")
+
+# Pixel formats the compiled ops read and write, as (subsampling, bits).
+_PLANAR = {
+    f"yuv{j}{s}p{tail}": (s, bits)
+    for s in ("420", "422", "444")
+    for j, tail, bits in (("", "", 8), ("j", "", 8), ("", "10le", 10))
+}
+
+
+def codes(colour: Colour) -> dict[str, int]:
+    """The attributes of an encoder or a frame that carry `colour`, with FFmpeg's numbers."""
+
+    def code(names: dict[int, str], name: str) -> int:
+        return next((number for number, text in names.items() if text == name), _UNSPECIFIED)
+
+    return {
+        "colorspace": code(_MATRIX, colour.matrix),
+        "color_primaries": code(_PRIMARIES, colour.primaries),
+        "color_trc": code(_TRANSFER, colour.transfer),
+        "color_range": _FULL_RANGE if colour.full_range else 1,
+    }
+
+
+def is_rgb(pixel_format: str) -> bool:
+    """Whether pictures of this FFmpeg pixel format are stored as red, green and blue."""
+    return pixel_format.startswith(("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8"))
+
+
+def colour_of(frame: VideoFrame, path: str) -> Colour:
+    """The colour tags of a decoded frame, completed by the rules of `Colour`.
+
+    Raises:
+        UnsupportedMediaError: The frame is HDR or uses a matrix fastvid does not convert.
+    """
+    transfer = _TRANSFER.get(int(frame.color_trc), "unspecified")
+    if transfer in _HDR:
+        raise UnsupportedMediaError(
+            f"{path}: video must be standard dynamic range, got {_HDR[transfer]}",
+            hint="tone-map it to SDR BT.709 first",
+        )
+    primaries = _PRIMARIES.get(int(frame.color_primaries), "unspecified")
+    if is_rgb(frame.format.name):
+        return Colour()
+    number = int(frame.colorspace)
+    if number in _UNSUPPORTED_MATRIX:
+        raise UnsupportedMediaError(
+            f"{path}: colour matrix must be one of bt709, smpte170m, bt470bg, bt2020nc, "
+            f"got {_UNSUPPORTED_MATRIX[number]}"
+        )
+    matrix = _MATRIX.get(number, "")
+    if matrix in ("", "rgb"):
+        large = frame.width >= 1280 or frame.height > 576
+        matrix = "bt709" if large else "smpte170m"
+    full = int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj")
+    return Colour(matrix, primaries, transfer, full)
+
+
+def check_pixels(frame: VideoFrame, path: str, *, bit_depth: int | None, alpha: str) -> None:
+    """Refuses what would lose something in 8-bit RGB.
+
+    Raises:
+        UnsupportedMediaError: The frame is interlaced, has more than 8 bits without
+            `bit_depth=8`, or a transparent pixel without `alpha="drop"`.
+    """
+    if frame.interlaced_frame:
+        raise UnsupportedMediaError(
+            f"{path}: video must be progressive, got interlaced",
+            hint="deinterlace it first, for example with ffmpeg -vf bwdif",
+        )
+    bits = max((part.bits for part in frame.format.components), default=8)
+    if bits > 8 and bit_depth != 8:
+        raise UnsupportedMediaError(
+            f"{path}: video must have 8 bits per sample, got {bits} ({frame.format.name})",
+            hint="pass bit_depth=8 to process it with 8 bits",
+        )
+    if alpha == "refuse" and frame.format.name.startswith(_ALPHA):
+        pixels = frame.reformat(format="rgba").to_ndarray()
+        if (pixels[..., 3] != 255).any():
+            raise UnsupportedMediaError(
+                f"{path}: video must be opaque, got transparent pixels ({frame.format.name})",
+                hint='pass alpha="drop" to ignore transparency',
+            )
+
+
+def plane(frame: VideoFrame, index: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Plane `index` of a frame as a (rows, columns) view of its memory."""
+    source: Any = frame.planes[index]
+    columns = source.line_size // np.dtype(dtype).itemsize
+    rows: npt.NDArray[Any] = np.frombuffer(source, dtype, count=columns * source.height)
+    return rows.reshape(source.height, columns)[:, : source.width]
+
+
+def to_rgb(frame: VideoFrame, colour: Colour, chroma_location: str) -> RgbImage:
+    """A decoded frame as uint8 RGB, (H, W, 3), in the orientation in which it is stored."""
+    return np.ascontiguousarray(_swscale_rgb(frame, colour))
+
+
+def _swscale_rgb(frame: VideoFrame, colour: Colour) -> npt.NDArray[np.uint8]:
+    # 16-bit and grey formats go through one plain conversion; swscale knows their layouts.
+    matrix = {"bt709": 1, "bt601": 5, "bt2020": 9}[colour.conversion]
+    arguments: dict[str, Any] = {} if colour.matrix == "rgb" else {"src_colorspace": matrix}
+    full = 2 if colour.full_range else 1
+    rgb = frame.reformat(
+        format="rgb24", src_color_range=full, dst_color_range=2, interpolation=4, **arguments
+    )
+    return plane_rgb(rgb)
+
+
+def plane_rgb(frame: VideoFrame) -> npt.NDArray[np.uint8]:
+    """An `rgb24` frame as a (H, W, 3) view of its memory."""
+    source: Any = frame.planes[0]
+    rows: RgbImage = np.frombuffer(source, np.uint8, count=source.line_size * source.height)
+    return rows.reshape(source.height, source.line_size)[:, : 3 * source.width].reshape(
+        source.height, source.width, 3
+    )
+
+
+def fill(frame: VideoFrame, image: RgbImage, colour: Colour) -> None:
+    """Writes uint8 RGB (H, W, 3) into a frame to encode, whatever its pixel format."""
+    name = frame.format.name
+    if name in ("rgb24", "bgr0"):
+        memory: Any = frame.planes[0]
+        packed: RgbImage = np.frombuffer(memory, np.uint8)
+        rows = packed.reshape(image.shape[0], -1)
+        if name == "rgb24":
+            rows[:, : 3 * image.shape[1]] = image.reshape(image.shape[0], -1)
+        else:
+            pixels = rows[:, : 4 * image.shape[1]].reshape(*image.shape[:2], 4)
+            pixels[..., :3] = image[..., ::-1]
+        return
+    for index, samples in enumerate(to_yuv(image, colour, _PLANAR[name][0])):
+        plane(frame, index, np.uint8)[:] = samples
+
+
+def to_yuv(
+    image: RgbImage, colour: Colour, subsampling: str
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """uint8 RGB (H, W, 3) as planes y, u, v of 8 bits with the tags of `colour`."""
+    from av import VideoFrame
+
+    matrix = {"bt709": 1, "bt601": 5, "bt2020": 9}[colour.conversion]
+    yuv = VideoFrame.from_ndarray(image, format="rgb24").reformat(
+        format=f"yuv{subsampling}p",
+        dst_colorspace=matrix,
+        src_color_range=2,
+        dst_color_range=2 if colour.full_range else 1,
+    )
+    return plane(yuv, 0, np.uint8), plane(yuv, 1, np.uint8), plane(yuv, 2, np.uint8)
+
+
+def orientation(frame: VideoFrame, path: str) -> tuple[int, bool]:
+    """How a decoded frame must be turned to stand upright.
+
+    Returns:
+        Quarter turns counter-clockwise, as for `np.rot90`, and whether to mirror left and right
+        before turning.
+
+    Raises:
+        UnsupportedMediaError: The display matrix is not a multiple of 90 degrees.
+    """
+    from av.sidedata.sidedata import Type
+
+    data: Any = frame.side_data
+    try:
+        side = data[Type.DISPLAYMATRIX]
+    except KeyError:
+        return 0, False
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(side))
+    signs = tuple((value > 1 << 14) - (value < -(1 << 14)) for value in (a, b, c, d))
+    # A stored point (x, y) is shown at (a x + c y, b x + d y), y pointing down.
+    turns = {
+        (1, 0, 0, 1): (0, False),
+        (0, 1, -1, 0): (3, False),
+        (-1, 0, 0, -1): (2, False),
+        (0, -1, 1, 0): (1, False),
+        (-1, 0, 0, 1): (0, True),
+        (1, 0, 0, -1): (2, True),
+        (0, 1, 1, 0): (1, True),
+        (0, -1, -1, 0): (3, True),
+    }
+    if signs not in turns:
+        raise UnsupportedMediaError(
+            f"{path}: rotation must be a multiple of 90 degrees, got display matrix {(a, b, c, d)}"
+        )
+    return turns[signs]
+
+
+def turn(image: RgbImage, turns: int, mirror: bool) -> RgbImage:
+    """`image` as `orientation` says it must be shown."""
+    if mirror:
+        image = image[:, ::-1]
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns or mirror else image

@@ -1,0 +1,146 @@
+"""Output without a codec library: y4m files and folders of PNG files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from fractions import Fraction
+from typing import IO, TYPE_CHECKING
+
+from fastvid.errors import InputError, OutputError
+from fastvid.video import colour as colours
+from fastvid.video.target import Target, output_errors
+from fastvid.video.types import Frame, VideoInfo
+
+_JITTER = Fraction(1, 1000)
+"""Seconds that a constant rate may seem to vary by: what Matroska rounds time stamps to."""
+
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
+
+
+def _check_shape(frame: Frame, info: VideoInfo) -> None:
+    expected = (info.height, info.width, 3)
+    if frame.image.shape != expected:
+        raise InputError(f"frame: shape must be {expected}, got {frame.image.shape}")
+
+
+class Y4mWriter:
+    """8-bit 4:2:0 in a y4m file; odd sizes round the chroma planes up.
+
+    Args:
+        target: Where to write.
+        info: Size, rate and colour.
+    """
+
+    def __init__(self, target: Target, info: VideoInfo) -> None:
+        self.warnings: list[str] = []
+        self.copied = {"audio": 0, "subtitle": 0}
+        self._target = target
+        self._info = info
+        self._colour = info.colour.encoded()
+        self._first: Fraction | None = None
+        self._count = 0
+        self._file: IO[bytes] | None = None
+
+    def _open(self) -> IO[bytes]:
+        info, rate, aspect = self._info, self._info.fps, self._info.pixel_aspect
+        colour_range = "FULL" if self._colour.full_range else "LIMITED"
+        header = (
+            f"YUV4MPEG2 W{info.width} H{info.height} F{rate.numerator}:{rate.denominator} Ip "
+            f"A{aspect.numerator}:{aspect.denominator} C420mpeg2 XYSCSS=420MPEG2 "
+            f"XCOLORRANGE={colour_range}\n"
+        )
+        file = open(self._target.part, "wb")  # noqa: SIM115
+        file.write(header.encode())
+        return file
+
+    def write(self, frame: Frame) -> None:
+        """Adds a frame.
+
+        Raises:
+            OutputError: The rate varies, or the file cannot be written.
+        """
+        _check_shape(frame, self._info)
+        if self._first is None:
+            self._first = frame.time
+        expected = self._first + self._count / self._info.fps
+        if abs(frame.time - expected) > _JITTER:
+            raise OutputError(
+                f"{self._target.path}: a .y4m file must have a constant frame rate, got frame "
+                f"{self._count} at {float(frame.time):.4f} s, not {float(expected):.4f} s",
+                hint="write .mp4, or give the video a constant rate first",
+            )
+        self._count += 1
+        with output_errors(self._target.path):
+            if self._file is None:
+                self._file = self._open()
+            self._file.write(b"FRAME\n")
+            for plane in colours.to_yuv(frame.image, self._colour, "420"):
+                self._file.write(plane.tobytes())
+
+    def finish(self) -> None:
+        """Closes the file; raises `OutputError` where there were no frames."""
+        if self._file is None:
+            raise OutputError(f"{self._target.path}: video must have frames, got none")
+        with output_errors(self._target.path):
+            self._file.close()
+
+    def abort(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+
+
+class PngFolderWriter:
+    """One numbered 8-bit RGB PNG file per frame: 000000.png and on.
+
+    Args:
+        target: The folder to create.
+        info: Size and rate.
+    """
+
+    def __init__(self, target: Target, info: VideoInfo) -> None:
+        self.warnings: list[str] = []
+        self.copied = {"audio": 0, "subtitle": 0}
+        self._target = target
+        self._info = info
+        self._count = 0
+        self._durations: set[Fraction] = set()
+
+    def _encoder(self) -> VideoCodecContext:
+        from av import CodecContext
+
+        context: VideoCodecContext = CodecContext.create("png", "w")
+        context.width, context.height = self._info.width, self._info.height
+        context.pix_fmt = "rgb24"
+        context.time_base = Fraction(1, 25)
+        context.options = {"compression_level": "3"}
+        return context
+
+    def write(self, frame: Frame) -> None:
+        """Writes the next file."""
+        from av import VideoFrame
+
+        _check_shape(frame, self._info)
+        with output_errors(self._target.path):
+            encoder = self._encoder()
+            packets = encoder.encode(VideoFrame.from_ndarray(frame.image, format="rgb24"))
+            packets += encoder.encode(None)
+            with open(os.path.join(self._target.part, f"{self._count:06d}.png"), "wb") as file:
+                for packet in packets:
+                    file.write(bytes(packet))
+        self._count += 1
+        if len(self._durations) < 2:
+            self._durations.add(frame.duration)
+
+    def finish(self) -> None:
+        """Raises `OutputError` where there were no frames."""
+        if not self._count:
+            raise OutputError(f"{self._target.path}: video must have frames, got none")
+        if len(self._durations) > 1:
+            self.warnings.append("a folder of images does not keep the varying frame rate")
+
+    def abort(self) -> None:
+        """Nothing is open between frames."""

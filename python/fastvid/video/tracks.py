@@ -1,0 +1,125 @@
+"""Copies audio and subtitle packets from the source file into the output, untouched."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from fastvid.errors import OutputError
+from fastvid.video.source import media_errors, open_container
+
+if TYPE_CHECKING:
+    from av import Packet
+    from av.container import InputContainer, OutputContainer
+    from av.stream import Stream
+
+_KEPT_TAGS = ("language", "title", "handler_name")
+
+
+class TrackCopier:
+    """Feeds the tracks of one file into an output, in step with its video.
+
+    Args:
+        path: The file that holds the tracks.
+        start: The time in that file, in seconds, that becomes time 0.
+        output: The open output; tracks are added to it at once.
+        audio, subtitles: "copy" or "drop".
+
+    Raises:
+        OutputError: The output's format cannot hold a track.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        start: Fraction,
+        output: OutputContainer,
+        *,
+        audio: str = "copy",
+        subtitles: str = "copy",
+    ) -> None:
+        self._path = path
+        self._start = start
+        self._output = output
+        self.copied = {"audio": 0, "subtitle": 0}
+        self.warnings: list[str] = []
+        self._streams: dict[int, Stream] = {}
+        self._container: InputContainer = open_container(path)
+        try:
+            self._add({"audio": audio, "subtitle": subtitles})
+        except BaseException:
+            self.close()
+            raise
+        self._packets = self._timed()
+        self._held = next(self._packets, None)
+
+    def _add(self, modes: dict[str, str]) -> None:
+        left: dict[str, int] = {}
+        for stream in self._container.streams:
+            if modes.get(stream.type) == "copy":
+                self._streams[stream.index] = self._add_stream(stream)
+                self.copied[stream.type] += 1
+            elif stream.type in ("data", "attachment"):
+                left[stream.type] = left.get(stream.type, 0) + 1
+        for kind, count in left.items():
+            self.warnings.append(f"{count} {kind} track(s) of {self._path} were not copied")
+        self._output.metadata.update(
+            {
+                key: value
+                for key, value in self._container.metadata.items()
+                if key in ("title", "artist", "comment", "date", "copyright", "creation_time")
+            }
+        )
+        with contextlib.suppress(Exception):
+            self._output.set_chapters(self._container.chapters())
+
+    def _add_stream(self, stream: Stream) -> Stream:
+        context = stream.codec_context
+        name = context.name if context is not None else "unknown"
+        try:
+            copy = self._output.add_stream_from_template(stream)
+        except Exception as error:
+            argument = "audio" if stream.type == "audio" else "subtitles"
+            raise OutputError(
+                f"{stream.type} track {stream.index}: a {self._output.format.name} file cannot "
+                f"hold {name}",
+                hint=f'write .mkv, or pass {argument}="drop" to leave it out',
+            ) from error
+        kept = {key: stream.metadata[key] for key in _KEPT_TAGS if key in stream.metadata}
+        copy.metadata.update(kept)
+        copy.disposition = stream.disposition
+        return copy
+
+    def _timed(self) -> Iterator[tuple[Fraction, Packet[Stream]]]:
+        if not self._streams:
+            return
+        sources = [self._container.streams[index] for index in self._streams]
+        last = Fraction(0)
+        with media_errors(self._path):
+            for packet in self._container.demux(sources):
+                stamp = packet.dts if packet.dts is not None else packet.pts
+                if packet.size == 0 and stamp is None:
+                    continue
+                if stamp is not None:
+                    last = stamp * Fraction(packet.time_base) - self._start
+                yield last, packet
+
+    def advance(self, time: Fraction | None) -> None:
+        """Writes all packets due up to `time` in seconds; None writes the rest."""
+        while self._held is not None and (time is None or self._held[0] <= time):
+            packet = self._held[1]
+            shift = round(self._start / Fraction(packet.time_base))
+            if packet.pts is not None:
+                packet.pts -= shift
+            if packet.dts is not None:
+                packet.dts -= shift
+            packet.stream = self._streams[packet.stream_index]
+            self._output.mux(packet)
+            self._held = next(self._packets, None)
+
+    def close(self) -> None:
+        """Closes the source."""
+        with contextlib.suppress(Exception):
+            self._container.close()

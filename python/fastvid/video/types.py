@@ -1,0 +1,131 @@
+"""The words video code shares: a frame, what is known about a video, a stage, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+RgbImage = npt.NDArray[np.uint8]
+"""uint8 RGB, (H, W, 3), C-contiguous."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of a video and when it is shown."""
+
+    image: RgbImage
+    """uint8 RGB, (H, W, 3), C-contiguous."""
+    time: Fraction
+    """Seconds from the start of the file's earliest track."""
+    duration: Fraction
+    """Seconds until the next frame, greater than zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """How the numbers of a video become colours, in FFmpeg's names.
+
+    `matrix` and `full_range` are always known: where the file does not say, pictures of up to
+    576 lines and less than 1280 columns count as `smpte170m` (BT.601), larger ones as `bt709`,
+    and as limited range. Pictures that are stored as RGB have the matrix `rgb` and are written
+    as limited-range BT.709.
+    """
+
+    matrix: str = "rgb"
+    """`rgb`, `bt709`, `smpte170m` or `bt470bg` (both BT.601), `bt2020nc`."""
+    primaries: str = "bt709"
+    transfer: str = "iec61966-2-1"
+    full_range: bool = True
+
+    @property
+    def conversion(self) -> str:
+        """The matrix as `fastvid.ops` names it: `bt601`, `bt709` or `bt2020`."""
+        names = {"smpte170m": "bt601", "bt470bg": "bt601", "bt2020nc": "bt2020"}
+        return names.get(self.matrix, "bt709")
+
+    def encoded(self) -> Colour:
+        """The tags an encoder of YUV writes for a video with these tags."""
+        if self.matrix == "rgb":
+            return Colour("bt709", self.primaries, self.transfer, False)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What is known about a video before its frames are read."""
+
+    width: int
+    height: int
+    fps: Fraction
+    """Frames per second: the nominal rate, or the average where the rate varies."""
+    num_frames: int | None = None
+    """Number of frames as the container states it; None where it does not."""
+    duration: Fraction | None = None
+    """Seconds as the container states them; None where it does not."""
+    path: str | None = None
+    """The file whose audio and subtitle tracks belong to this video."""
+    colour: Colour = field(default_factory=Colour)
+    time_base: Fraction | None = None
+    """The unit that all time stamps and durations are multiples of, where there is one."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width of a pixel divided by its height."""
+    start: Fraction = Fraction(0)
+    """The time in the file at `path`, in seconds, that is time 0 of this video."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.width, self.height
+
+    @property
+    def expected_frames(self) -> int | None:
+        """`num_frames`, or what duration and rate let expect."""
+        if self.num_frames is not None or self.duration is None:
+            return self.num_frames
+        return round(self.duration * self.fps)
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """A step that turns a stream of frames into another stream of frames."""
+
+    @property
+    def name(self) -> str:
+        """One word for progress displays and reports."""
+        ...
+
+    def transform(self, info: VideoInfo) -> VideoInfo:
+        """What the video becomes; raises `InputError` where it cannot be processed."""
+        ...
+
+    def process(self, frames: Iterator[Frame], info: VideoInfo) -> Iterator[Frame]:
+        """The new frames, made one by one; `info` is what `transform` was given."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a file may ask for before reading stops with `MediaLimitError`; None is no limit."""
+
+    max_pixels: int | None = 8192 * 8192
+    """Pixels of one frame."""
+    max_frames: int | None = 5_000_000
+    max_duration: float | None = 24 * 3600.0
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How a file is read; the arguments of `Video.open`."""
+
+    fps: Fraction | None = None
+    bit_depth: int | None = None
+    alpha: str = "refuse"
+    strict: bool = False
+    stream: int | None = None
+    limits: Limits = field(default_factory=Limits)
