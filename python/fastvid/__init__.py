@@ -1,7 +1,54 @@
-"""fastvid: low-latency frame interpolation, super-resolution and video generation, torch-free."""
+"""fastvid: low-latency frame interpolation, super-resolution and video generation, torch-free.
+
+Names are imported when they are first used, so that the import itself costs next to nothing and
+the command line can answer without loading NumPy.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fastvid._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from fastvid import errors, ops
+    from fastvid.errors import FastvidError
+    from fastvid.interpolator import Interpolator
+    from fastvid.pipeline import Pipeline
+    from fastvid.upscaler import Upscaler
+    from fastvid.video import Video
+
+__all__ = [
+    "FastvidError",
+    "Interpolator",
+    "Pipeline",
+    "Upscaler",
+    "Video",
+    "__version__",
+    "errors",
+    "ops",
+]
+
+_HOMES = {
+    "FastvidError": "fastvid.errors",
+    "Interpolator": "fastvid.interpolator",
+    "Pipeline": "fastvid.pipeline",
+    "Upscaler": "fastvid.upscaler",
+    "Video": "fastvid.video",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in ("errors", "ops"):
+        value = importlib.import_module(f"fastvid.{name}")
+    else:
+        raise AttributeError(f"module 'fastvid' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

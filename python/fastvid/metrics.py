@@ -53,11 +53,11 @@ def ssim(image: NDArray[Any], truth: NDArray[Any], *, peak: float = 255.0) -> fl
     first, second = _pair("ssim", image, truth)
     if first.ndim not in (2, 3) or min(first.shape[:2]) < _WINDOW:
         raise InputError(
-            f"ssim: image must be (H, W) or (H, W, C) with H and W >= {_WINDOW}, "
-            f"got {first.shape}"
+            f"ssim: image must be (H, W) or (H, W, C) with H and W >= {_WINDOW}, got {first.shape}"
         )
-    stack = np.atleast_3d(first), np.atleast_3d(second)
-    values = [_ssim_plane(a, b, peak) for a, b in zip(*(np.moveaxis(s, 2, 0) for s in stack))]
+    first, second = np.atleast_3d(first), np.atleast_3d(second)
+    channels = range(first.shape[2])
+    values = [_ssim_plane(first[..., c], second[..., c], peak) for c in channels]
     return float(np.mean(values))
 
 

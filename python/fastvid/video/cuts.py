@@ -1,6 +1,6 @@
 """Scene cuts: whether two frames that follow each other show the same scene.
 
-Blending across a cut draws a picture that was never filmed, so the interpolator repeats frames there.
+Blending across a cut draws a picture that was never filmed, so the interpolator repeats frames.
 The rule looks at one pair only, which keeps it causal and equal however a video is chunked:
 
 1. *Structure.* Each 8x8 block of the second frame's luma thumbnail (about 40x22) looks for its best

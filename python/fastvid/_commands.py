@@ -1,0 +1,236 @@
+"""What the commands do, once their arguments are parsed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from fastvid.bundle import Bundle, shipped
+from fastvid.errors import InputError, ModelError
+from fastvid.interpolator import Interpolator
+from fastvid.pipeline import Pipeline, RunResult
+from fastvid.progress import ProgressDisplay, split
+from fastvid.upscaler import Upscaler
+from fastvid.video import Video
+from fastvid.video.types import Stage
+from fastvid.video.writer import FORMATS
+
+Model = Interpolator | Upscaler
+
+
+def upscale(options: argparse.Namespace) -> int:
+    """`fastvid upscale`."""
+    video = _open(options)
+    with Upscaler(options.model, scale=options.scale, **_device(options)) as model:
+        return _save(options, video, [(model, model)])
+
+
+def interpolate(options: argparse.Namespace) -> int:
+    """`fastvid interpolate`."""
+    video = _open(options)
+    with Interpolator(options.model, **_device(options)) as model:
+        stage = model.stage(
+            factor=options.factor, fps=options.fps, scene_cuts=not options.no_scene_cuts
+        )
+        return _save(options, video, [(model, stage)])
+
+
+def run(options: argparse.Namespace) -> int:
+    """`fastvid run`: interpolation first, while the frames are small."""
+    if options.interpolate is None and options.fps is None and options.upscale is None:
+        raise InputError("run: needs --interpolate N or --fps RATE, --upscale N, or both")
+    video = _open(options)
+    with ExitStack() as stack:
+        steps: list[tuple[Model, Stage]] = []
+        if options.interpolate is not None or options.fps is not None:
+            interpolator = stack.enter_context(
+                Interpolator(options.interpolate_model, **_device(options))
+            )
+            stage = interpolator.stage(
+                factor=options.interpolate,
+                fps=options.fps,
+                scene_cuts=not options.no_scene_cuts,
+            )
+            steps.append((interpolator, stage))
+        if options.upscale is not None:
+            upscaler = stack.enter_context(
+                Upscaler(options.upscale_model, scale=options.upscale, **_device(options))
+            )
+            steps.append((upscaler, upscaler))
+        return _save(options, video, steps)
+
+
+def demo(options: argparse.Namespace) -> int:
+    """`fastvid demo`."""
+    from fastvid import demo
+
+    result = demo.run(
+        options.output,
+        size=demo.parse_size(options.size),
+        seconds=options.seconds,
+        seed=options.seed,
+        picture=options.picture,
+        overwrite=options.overwrite,
+        log=None if options.quiet or options.json else _note,
+        **_device(options),
+    )
+    if options.json:
+        _print_json(result.to_dict())
+    elif not options.quiet:
+        print(result.to_text())
+    return 0
+
+
+def models(options: argparse.Namespace) -> int:
+    """`fastvid models`."""
+    rows = [_model_row(name, path, options.verify) for name, path in shipped().items()]
+    if options.json:
+        _print_json({"models": rows})
+    elif not rows:
+        print("no models are installed")
+    else:
+        for row in rows:
+            print(f"{row['name']}  {row['bytes'] / 1e6:.2f} MB  {row['licence']}")
+            print(f"  {row['description']}")
+            for figure in row["quality"]:
+                print(
+                    f"  {figure['metric']} {figure['value']:g} {figure['unit']} on {figure['data']}"
+                )
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """`fastvid doctor`."""
+    from fastvid import doctor
+
+    report = doctor.examine()
+    if options.json:
+        _print_json(report.to_dict())
+    elif not options.quiet:
+        print(report.to_text())
+    return 0
+
+
+def _model_row(name: str, path: os.PathLike[str], verify: bool) -> dict[str, Any]:
+    bundle = Bundle.load(path)
+    if bundle.name != name:
+        raise ModelError(f"models: folder {name!r} must hold its own bundle, got {bundle.name!r}")
+    if verify:
+        bundle.verify()
+    return {
+        "name": name,
+        "task": bundle.task,
+        "scale": bundle.scale,
+        "description": bundle.description,
+        "licence": bundle.licence,
+        "bytes": sum(file.size for file in bundle.files.values()),
+        "path": str(path),
+        "verified": verify,
+        "quality": [
+            {"metric": q.metric, "data": q.data, "value": q.value, "unit": q.unit}
+            for q in bundle.quality
+        ],
+    }
+
+
+def _open(options: argparse.Namespace) -> Video:
+    if options.input_fps is None:
+        return Video.open(options.input)
+    return Video.open(options.input, fps=options.input_fps)
+
+
+def _device(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("device", "backend", "precision", "threads")}
+
+
+def _save(options: argparse.Namespace, video: Video, steps: Sequence[tuple[Model, Stage]]) -> int:
+    source = video.info
+    for _, stage in steps:
+        video = video.through(stage)
+    output = options.output or default_output(options.input, video, source.size)
+    chosen = {
+        name: getattr(options, name)
+        for name in ("codec", "quality", "effort")
+        if getattr(options, name) is not None
+    }
+    display = None if options.quiet else ProgressDisplay(sys.stderr)
+    try:
+        result = Pipeline().run(
+            video,
+            output,
+            audio="drop" if options.no_audio else "copy",
+            subtitles="drop" if options.no_subtitles else "copy",
+            overwrite=options.overwrite,
+            progress=display,
+            **chosen,
+        )
+    finally:
+        if display is not None:
+            display.close()
+    _summarise(options, video, result, [model for model, _ in steps])
+    return 0
+
+
+def _summarise(
+    options: argparse.Namespace, video: Video, result: RunResult, used: Sequence[Model]
+) -> None:
+    info = video.info
+    if options.json:
+        extra = {
+            "input": options.input,
+            "width": info.width,
+            "height": info.height,
+            "fps": str(info.fps),
+            "models": [model.report().to_dict() for model in used],
+        }
+        _print_json(result.to_dict() | extra)
+        return
+    for warning in result.warnings:
+        print(f"fastvid: warning: {warning}", file=sys.stderr)
+    if options.quiet:
+        return
+    rate = result.frames_out / result.elapsed if result.elapsed else 0.0
+    tracks = [
+        f"{count} {kind} track{'s' if count > 1 else ''}"
+        for kind, count in (("audio", result.audio_tracks), ("subtitle", result.subtitle_tracks))
+        if count
+    ]
+    print(
+        f"{result.path}: {info.width}x{info.height}, {float(info.fps):.6g} fps, "
+        f"{result.frames_out} frames, {float(result.duration):.3f} s"
+        + "".join(f", {track}" for track in tracks)
+    )
+    print(
+        f"{result.elapsed:.1f} s, {rate:.1f} frames per second; "
+        f"{split(result.busy, max(1, result.frames_out))}"
+    )
+    for model in used:
+        print(model.report().to_text().splitlines()[0])
+
+
+def default_output(path: str, video: Video, source_size: tuple[int, int]) -> str:
+    """The name beside the input that says what was done, such as `clip-60fps-2x.mp4`.
+
+    The container stays where it can be written and is .mp4 otherwise.
+    """
+    stem, suffix = os.path.splitext(path.rstrip("/" + os.sep))
+    if suffix.lower() not in (*FORMATS, ".y4m"):
+        suffix = ".mp4"
+    if any(stage.name == "interpolate" for stage in video.stages):
+        stem += f"-{float(video.info.fps):.5g}fps"
+    if video.info.width != source_size[0]:
+        stem += f"-{video.info.width // source_size[0]}x"
+    return stem + suffix
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2), flush=True)

@@ -1,0 +1,285 @@
+"""The command `fastvid`: arguments, exit codes, and errors as one line.
+
+Only the standard library is imported here; a command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from fastvid._version import __version__
+from fastvid.errors import FastvidError
+
+EXIT_UNEXPECTED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+_EPILOG = """\
+exit codes:
+  0 done           1 unexpected      2 usage or arguments
+  4 input media    5 model           6 device or runtime
+  7 output         8 cancelled       130 Ctrl-C    143 SIGTERM
+"""
+
+
+class _UsageError(FastvidError):
+    exit_code = EXIT_USAGE
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which stops work the way Ctrl-C does."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(message, hint=f"see `{self.prog} --help`")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments without the program's name; None takes those of the process.
+
+    Returns:
+        The exit code; see `fastvid --help`.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json, debug = "--json" in arguments, "--debug" in arguments
+    try:
+        options = build_parser().parse_args(arguments)
+        with _terminable():
+            command: Callable[[argparse.Namespace], int] = options.command
+            return command(options)
+    except FastvidError as error:
+        return _failed(error, error.exit_code, as_json, debug)
+    except _Terminated:
+        return _stopped("terminated", EXIT_TERMINATED, as_json)
+    except KeyboardInterrupt:
+        return _stopped("interrupted", EXIT_INTERRUPTED, as_json)
+    except BrokenPipeError:
+        # Whoever read the output has left; keep the interpreter from flushing into the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_UNEXPECTED
+    except Exception as error:
+        if debug:
+            raise
+        unexpected = FastvidError(
+            f"unexpected {type(error).__name__}: {error}", hint="--debug shows where"
+        )
+        return _failed(unexpected, EXIT_UNEXPECTED, as_json, debug)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = _Parser(
+        prog="fastvid",
+        description="More frames and more pixels for videos, through trained networks.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"fastvid {__version__}")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_Parser
+    )
+
+    def add(name: str, text: str, run: Callable[[argparse.Namespace], int]) -> Any:
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(command=run)
+        return sub
+
+    _upscale_arguments(add("upscale", "Make a video larger.", _upscale))
+    _interpolate_arguments(add("interpolate", "Raise the frame rate of a video.", _interpolate))
+    _run_arguments(add("run", "Interpolate and upscale in one pass over the file.", _run))
+    _demo_arguments(add("demo", "Draw a scene, reduce it, restore it, and measure.", _demo))
+    models = add("models", "List the models that are installed.", _models)
+    models.add_argument("--verify", action="store_true", help="check the sha256 of every file")
+    _common_arguments(models)
+    _common_arguments(add("doctor", "Show what runs where on this machine, and why.", _doctor))
+    return parser
+
+
+def _upscale_arguments(parser: argparse.ArgumentParser) -> None:
+    _file_arguments(parser)
+    parser.add_argument("--scale", type=int, default=2, metavar="N", help="factor (default 2)")
+    parser.add_argument("--model", default="fast", help="shipped name or folder (default fast)")
+    _work_arguments(parser)
+
+
+def _interpolate_arguments(parser: argparse.ArgumentParser) -> None:
+    _file_arguments(parser)
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument("--factor", type=int, metavar="N", help="times the frames (default 2)")
+    rate.add_argument("--fps", metavar="RATE", help="constant rate, such as 60 or 60000/1001")
+    parser.add_argument("--model", default="fast", help="shipped name or folder (default fast)")
+    _cut_argument(parser)
+    _work_arguments(parser)
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    _file_arguments(parser)
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument("--interpolate", type=int, metavar="N", help="times the frames")
+    rate.add_argument("--fps", metavar="RATE", help="constant rate, such as 60 or 60000/1001")
+    parser.add_argument("--upscale", type=int, metavar="N", help="factor of both sides")
+    parser.add_argument("--interpolate-model", default="fast", metavar="MODEL", help="default fast")
+    parser.add_argument("--upscale-model", default="fast", metavar="MODEL", help="default fast")
+    _cut_argument(parser)
+    _work_arguments(parser)
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="fastvid-demo.mp4",
+        metavar="FILE",
+        help="side-by-side video (default fastvid-demo.mp4)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    parser.add_argument("--picture", metavar="PNG", help="also write one frame side by side")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length (default 2)")
+    parser.add_argument("--size", default="640x360", metavar="WxH", help="default 640x360")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the scene (default 0)")
+    _device_arguments(parser)
+    _common_arguments(parser)
+
+
+def _file_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="IN", help="video file or folder of images")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="video file or folder for PNG images; by default named after the input, beside it",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    parser.add_argument(
+        "--input-fps", metavar="RATE", help="frame rate of images and of files that state none"
+    )
+    parser.add_argument("--codec", choices=("h264", "hevc", "av1", "lossless"), help="video codec")
+    parser.add_argument("--quality", type=int, metavar="0-100", help="picture quality (default 75)")
+    parser.add_argument("--effort", choices=("fast", "medium", "slow"), help="encoding effort")
+    parser.add_argument("--no-audio", action="store_true", help="leave audio tracks out")
+    parser.add_argument("--no-subtitles", action="store_true", help="leave subtitle tracks out")
+
+
+def _cut_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-scene-cuts", action="store_true", help="blend across scene cuts too")
+
+
+def _work_arguments(parser: argparse.ArgumentParser) -> None:
+    _device_arguments(parser)
+    _common_arguments(parser)
+
+
+def _device_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--backend", default="auto", help="auto, onnxruntime or tensorrt")
+    parser.add_argument("--precision", default="auto", help="auto, or what the backend offers")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of each network")
+
+
+def _common_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--quiet", action="store_true", help="no progress and no summary")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of errors")
+
+
+# Commands import their module when they run: help and usage errors stay instant.
+
+
+def _upscale(options: argparse.Namespace) -> int:
+    from fastvid import _commands
+
+    return _commands.upscale(options)
+
+
+def _interpolate(options: argparse.Namespace) -> int:
+    from fastvid import _commands
+
+    return _commands.interpolate(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from fastvid import _commands
+
+    return _commands.run(options)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from fastvid import _commands
+
+    return _commands.demo(options)
+
+
+def _models(options: argparse.Namespace) -> int:
+    from fastvid import _commands
+
+    return _commands.models(options)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from fastvid import _commands
+
+    return _commands.doctor(options)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises in the main thread while the command runs, so that it cleans up."""
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    try:
+        previous = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:
+        # Signal handlers belong to the main thread; elsewhere the caller handles them.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _failed(error: FastvidError, code: int, as_json: bool, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    # Python's spelling of an option becomes the command line's.
+    hint = error.hint.replace("overwrite=True", "--overwrite").replace("fps=", "--fps ")
+    if as_json:
+        kind = "UsageError" if isinstance(error, _UsageError) else type(error).__name__
+        body = {"type": kind, "message": error.message, "hint": hint, "exit_code": code}
+        print(json.dumps({"error": body}), flush=True)
+    else:
+        print(f"fastvid: error: {_one_line(error.message)}", file=sys.stderr)
+        if hint:
+            print(f"hint: {_one_line(hint)}", file=sys.stderr)
+    return code
+
+
+def _stopped(word: str, code: int, as_json: bool) -> int:
+    if as_json:
+        body = {"type": "CancelledError", "message": word, "hint": "", "exit_code": code}
+        print(json.dumps({"error": body}), flush=True)
+    else:
+        print(f"fastvid: {word}", file=sys.stderr)
+    return code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

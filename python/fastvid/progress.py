@@ -1,0 +1,96 @@
+"""How far the work is: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import TextIO
+
+from fastvid.pipeline import Progress
+
+_REDRAW_SECONDS = 0.1
+_LINE_SECONDS = 5.0
+_BAR_WIDTH = 24
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+class ProgressDisplay:
+    """Shows frames done, frames per second, time left and what each step costs.
+
+    Args:
+        stream: Where it is shown; a bar that redraws itself if that is a terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._is_terminal = stream.isatty()
+        self._shown = float("-inf") if self._is_terminal else 0.0
+        self._drawn = False
+
+    def __call__(self, progress: Progress) -> None:
+        """Show a state, at most ten times a second on a terminal and every 5 s elsewhere."""
+        pause = _REDRAW_SECONDS if self._is_terminal else _LINE_SECONDS
+        if progress.elapsed - self._shown < pause:
+            return
+        self._shown = progress.elapsed
+        line = describe(progress, bar=self._is_terminal)
+        if self._is_terminal:
+            width = shutil.get_terminal_size().columns
+            line = f"\r{line[: width - 1]}\x1b[K"
+        else:
+            line += "\n"
+        self._write(line)
+        self._drawn = True
+
+    def close(self) -> None:
+        """Clear the bar."""
+        if self._drawn and self._is_terminal:
+            self._write("\r\x1b[K")
+        self._drawn = False
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError:
+            self._stream.write(text.encode("ascii", "replace").decode())
+        self._stream.flush()
+
+
+def describe(progress: Progress, *, bar: bool = False) -> str:
+    """One line such as `120/300 frames  24.0 fps  ETA 0:07  decode 1.2 upscale 30.5 ms/frame`.
+
+    Args:
+        progress: The state; more frames than expected count as an unknown total.
+        bar: Whether to begin with a bar and a percentage.
+    """
+    done, total = progress.frames, progress.total
+    if total is not None and total < max(done, 1):
+        total = None
+    parts = [f"{done} frames" if total is None else f"{done}/{total} frames"]
+    if bar and total:
+        parts.insert(0, f"{_bar(done / total)} {100 * done // total:3d}%")
+    if done:
+        parts.append(f"{progress.fps:.1f} fps")
+        if total and progress.eta is not None:
+            parts.append(f"ETA {clock_time(progress.eta)}")
+        parts.append(split(progress.busy, done))
+    return "  ".join(parts)
+
+
+def split(busy: Mapping[str, float], frames: int) -> str:
+    """What each step costs, such as `decode 1.2 upscale 30.5 ms/frame`."""
+    steps = " ".join(f"{name} {1e3 * seconds / frames:.1f}" for name, seconds in busy.items())
+    return f"{steps} ms/frame"
+
+
+def clock_time(seconds: float) -> str:
+    """`0:07`, `12:34` or `1:02:03`."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _bar(fraction: float) -> str:
+    eighths = round(fraction * _BAR_WIDTH * 8)
+    full, rest = divmod(eighths, 8)
+    return f"{'█' * full}{_EIGHTHS[rest] if rest else ''}".ljust(_BAR_WIDTH)
