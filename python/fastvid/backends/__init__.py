@@ -1,0 +1,214 @@
+"""Inference runtimes behind one small protocol.
+
+A backend is one module here with a `load` function; it imports its runtime inside that function.
+Only `device="auto"` and `backend="auto"` choose, and the report says what was chosen and why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastvid.bundle import Bundle, TensorSpec
+from fastvid.devices import parse_device, thread_count
+from fastvid.errors import BackendUnavailableError, InputError, InputTypeError
+
+__all__ = ["BACKENDS", "PRECISIONS", "GraphReport", "LoadedModel", "Report", "Session", "open"]
+
+BACKENDS = ("auto", "onnxruntime", "tensorrt")
+PRECISIONS = ("auto", "float32")
+_OTHER_PRECISIONS = ("float16", "bfloat16", "int8", "float8")
+
+
+@dataclass(frozen=True)
+class GraphReport:
+    """What runs one graph."""
+
+    graph: str
+    backend: str
+    version: str
+    """Version of the inference runtime."""
+    provider: str
+    """The runtime's own name of what executes the nodes."""
+    device: str
+    threads: int
+    """Threads of the CPU provider; other providers use one to feed the device."""
+    custom_ops: bool
+    """Whether operators of fastvid run inside the graph."""
+    file: str
+    sha256: str
+    load_seconds: float
+
+    def to_text(self) -> str:
+        """One line for people."""
+        ops = ", with fastvid operators" if self.custom_ops else ""
+        threads = f", {self.threads} threads" if self.device == "cpu" else ""
+        return (
+            f"{self.graph}: {self.backend} {self.version}, {self.provider} on {self.device}"
+            f"{threads}{ops}"
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What runs a model, and why it runs there."""
+
+    model: str
+    task: str
+    device: str
+    backend: str
+    precision: str
+    reason: str
+    """Why this device and backend."""
+    graphs: tuple[GraphReport, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain objects."""
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        """The report as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def to_text(self) -> str:
+        """The report for people, one line per graph."""
+        lines = [f"{self.model}: {self.backend} on {self.device}, {self.precision}"]
+        lines += [f"  {graph.to_text()}" for graph in self.graphs]
+        return "\n".join([*lines, f"  because {self.reason}"])
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+
+class Session(Protocol):
+    """One graph that is ready to run."""
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """Description of each input by its name."""
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """Description of each output by its name."""
+
+    def run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+        """Runs the graph once; threads may call this at the same time.
+
+        Args:
+            inputs: An array for each input, of the dtype, shape and range that `inputs` gives.
+
+        Returns:
+            An array for each output.
+
+        Raises:
+            InputTypeError: An input is not an array, or has another dtype.
+            InputError: An input is missing, unknown, or has another shape or range.
+            OutOfMemoryError: The device has too little memory.
+            CancelledError: `cancel` was called.
+            DeviceError: The runtime failed, or the session is closed.
+        """
+
+    def cancel(self) -> None:
+        """Stops the runs that are under way, which then raise `CancelledError`.
+
+        A run stops between two nodes of its graph, so large frames delay it.
+        """
+
+    def close(self) -> None:
+        """Frees the session's memory; it cannot run again."""
+
+    def report(self) -> GraphReport:
+        """What runs the graph."""
+
+
+class LoadedModel(Protocol):
+    """All graphs of a bundle, ready to run; a context manager that closes them."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that was opened."""
+
+    def graph(self, name: str) -> Session:
+        """The session of one graph.
+
+        Raises:
+            InputError: The bundle has no such graph.
+        """
+
+    def report(self) -> Report:
+        """What runs each graph, and why there."""
+
+    def cancel(self) -> None:
+        """Stops the runs that are under way in any graph."""
+
+    def close(self) -> None:
+        """Closes all sessions."""
+
+    def __enter__(self) -> LoadedModel: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+def open(
+    bundle: Bundle,
+    *,
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    check_finite: bool = False,
+) -> LoadedModel:
+    """Loads every graph of a bundle onto a device.
+
+    Args:
+        bundle: The bundle; its files are verified as they are read.
+        device: `auto` takes the first CUDA device if all graphs load there, else the CPU, and the
+            report says why. `cpu`, `cuda` and `cuda:N` are taken as they are or raise.
+        backend: `auto` and `onnxruntime` are the same in this version; `tensorrt` raises.
+        precision: `auto` and `float32` compute in the precision of the graphs.
+        threads: CPU threads of each graph; None takes all CPUs this process may use.
+        check_finite: Whether to look for NaN and infinity in every output, which costs time.
+
+    Returns:
+        The loaded model.
+
+    Raises:
+        InputError: An argument is not one of those above.
+        BackendUnavailableError: The runtime is not installed or not offered.
+        NoDeviceError: The device asked for is not there.
+        ModelError: A graph is damaged, not supported or not what the manifest says.
+        OutOfMemoryError: The graphs do not fit into the memory of the device.
+    """
+    if not isinstance(bundle, Bundle):
+        raise InputTypeError(f"bundle: argument must be a Bundle, got {type(bundle).__name__}")
+    target = parse_device(device)
+    _check_choice("backend", backend, BACKENDS)
+    _check_choice("precision", precision, PRECISIONS + _OTHER_PRECISIONS)
+    if precision not in PRECISIONS:
+        raise InputError(
+            f"precision: argument must be 'auto' or 'float32' for {bundle.name!r}, got "
+            f"{precision!r}",
+            hint="this version computes in the precision the graphs were exported with",
+        )
+    if backend == "tensorrt":
+        raise BackendUnavailableError(
+            "backend: 'tensorrt' is not part of this version of fastvid",
+            hint="backend='onnxruntime' runs on CUDA with device='cuda'",
+        )
+    count = thread_count(threads)
+    from fastvid.backends import onnxruntime
+
+    return onnxruntime.load(bundle, target, threads=count, check_finite=check_finite)
+
+
+def _check_choice(what: str, value: object, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str):
+        raise InputTypeError(f"{what}: argument must be a string, got {type(value).__name__}")
+    if value not in allowed:
+        names = ", ".join(map(repr, allowed))
+        raise InputError(f"{what}: argument must be one of {names}, got {value[:40]!r}")
