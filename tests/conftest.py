@@ -56,14 +56,21 @@ def each_isa() -> Iterator[Callable[[Callable[[], object]], dict[str, object]]]:
 
 
 @pytest.fixture
-def run_node() -> Callable[..., NDArray[Any]]:
-    """Runs one node of the ONNX domain `fastvid` in onnxruntime on the CPU."""
+def run_node() -> Callable[..., Any]:
+    """Runs one node of the ONNX domain `fastvid` in onnxruntime on the CPU.
+
+    Gives its output, or a list of them with `outputs` above 1.
+    """
     ort = pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
 
     def run(
-        op_type: str, *inputs: NDArray[Any] | None, threads: int = 2, **attributes: int
-    ) -> NDArray[Any]:
+        op_type: str,
+        *inputs: NDArray[Any] | None,
+        threads: int = 2,
+        outputs: int = 1,
+        **attributes: int,
+    ) -> Any:
         helper = onnx.helper
         given = {f"in{i}": array for i, array in enumerate(inputs) if array is not None}
         names = [f"in{i}" if array is not None else "" for i, array in enumerate(inputs)]
@@ -73,8 +80,11 @@ def run_node() -> Callable[..., NDArray[Any]]:
             )
             for name, array in given.items()
         ]
-        node = helper.make_node(op_type, names, ["out"], domain="fastvid", **attributes)
-        graph = helper.make_graph([node], "one", values, [onnx.ValueInfoProto(name="out")])
+        results = [f"out{i}" for i in range(outputs)]
+        node = helper.make_node(op_type, names, results, domain="fastvid", **attributes)
+        graph = helper.make_graph(
+            [node], "one", values, [onnx.ValueInfoProto(name=name) for name in results]
+        )
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("fastvid", 1)]
         )
@@ -85,6 +95,7 @@ def run_node() -> Callable[..., NDArray[Any]]:
         session = ort.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        return session.run(None, given)[0]
+        found = session.run(None, given)
+        return found[0] if outputs == 1 else found
 
     return run

@@ -28,9 +28,9 @@ py::tuple py_inverse_search(const py::object& luma0, const py::object& luma1,
 }  // namespace
 
 void register_inverse_search(py::module_& m) {
-  m.def("inverse_search", &py_inverse_search, py::arg("luma0"), py::arg("luma1"),
-        py::arg("flow01"), py::arg("flow10"), py::arg("iterations"), py::arg("stride"),
-        py::arg("finest"), py::arg("bidirectional"), py::arg("threads"));
+  m.def("inverse_search", &py_inverse_search, py::arg("luma0"), py::arg("luma1"), py::arg("flow01"),
+        py::arg("flow10"), py::arg("iterations"), py::arg("stride"), py::arg("finest"),
+        py::arg("bidirectional"), py::arg("threads"));
 }
 
 }  // namespace fastvid::python

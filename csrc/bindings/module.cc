@@ -60,5 +60,7 @@ PYBIND11_MODULE(_core, m) {
       py::arg("name"), "For tests: every later call of this process uses the named set.");
   m.def("cuda_compiled", &cuda::compiled);
   m.def("default_threads", &default_threads);
+  python::register_colour(m);
+  python::register_inverse_search(m);
   python::register_planar(m);
 }

@@ -5,6 +5,8 @@
 
 namespace fastvid::python {
 
+void register_colour(pybind11::module_& m);
+void register_inverse_search(pybind11::module_& m);
 void register_planar(pybind11::module_& m);
 
 }  // namespace fastvid::python

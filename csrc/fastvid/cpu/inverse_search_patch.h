@@ -1,0 +1,157 @@
+// 8x8 patches in vector registers, for the kernels of inverse search. Included once per instruction
+// set; everything has internal linkage.
+#pragma once
+
+#include <cstring>
+
+#include "fastvid/cpu/inverse_search.h"
+
+// Vectors wider than the machine's are only passed between inlined functions.
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+namespace fastvid::cpu::FASTVID_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+#define FASTVID_INLINE inline __attribute__((always_inline))
+
+constexpr int kPairs = kPatchSize / 2;
+using Vec = float __attribute__((vector_size(kLanes * sizeof(float))));
+using Quad = float __attribute__((vector_size(16)));
+using Eight = float __attribute__((vector_size(32)));
+
+// Two rows of eight pixels: lanes 0 to 7 are the upper row.
+struct Pair {
+  static constexpr int kParts = 16 / kLanes;
+  Vec part[kParts];
+};
+
+#define FASTVID_PAIR_OPERATOR(op)                                                \
+  FASTVID_INLINE Pair operator op(const Pair& a, const Pair& b) {                \
+    Pair out;                                                                    \
+    for (int i = 0; i < Pair::kParts; ++i) out.part[i] = a.part[i] op b.part[i]; \
+    return out;                                                                  \
+  }
+FASTVID_PAIR_OPERATOR(+)
+FASTVID_PAIR_OPERATOR(-)
+FASTVID_PAIR_OPERATOR(*)
+FASTVID_PAIR_OPERATOR(/)
+#undef FASTVID_PAIR_OPERATOR
+
+FASTVID_INLINE Pair splat(float x) {
+  Pair out;
+  for (int i = 0; i < Pair::kParts; ++i) out.part[i] = Vec{} + x;
+  return out;
+}
+
+FASTVID_INLINE Pair load(const float* p) {
+  Pair out;
+  std::memcpy(&out, p, sizeof(out));
+  return out;
+}
+
+FASTVID_INLINE void store(float* p, const Pair& x) { std::memcpy(p, &x, sizeof(x)); }
+
+FASTVID_INLINE Pair load_rows(const float* upper, const float* lower) {
+  Pair out;
+#if defined(__AVX512F__)
+  Eight high, low;
+  std::memcpy(&high, upper, sizeof(high));
+  std::memcpy(&low, lower, sizeof(low));
+  out.part[0] =
+      __builtin_shufflevector(high, low, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+  std::memcpy(&out, upper, 8 * sizeof(float));
+  std::memcpy(reinterpret_cast<float*>(&out) + 8, lower, 8 * sizeof(float));
+#endif
+  return out;
+}
+
+// The lower row of a above the upper row of b.
+FASTVID_INLINE Pair next_rows(const Pair& a, const Pair& b) {
+  Pair out;
+#if defined(__AVX512F__)
+  out.part[0] = __builtin_shufflevector(a.part[0], b.part[0], 8, 9, 10, 11, 12, 13, 14, 15, 16, 17,
+                                        18, 19, 20, 21, 22, 23);
+#else
+  constexpr int kHalf = Pair::kParts / 2;
+  for (int i = 0; i < kHalf; ++i) {
+    out.part[i] = a.part[kHalf + i];
+    out.part[kHalf + i] = b.part[i];
+  }
+#endif
+  return out;
+}
+
+// Lanes i, i + 4, i + 8 and i + 12 as (i + (i + 8)) + ((i + 4) + (i + 12)).
+FASTVID_INLINE Quad fold(const Pair& x) {
+#if defined(__AVX512F__)
+  const Vec all = x.part[0];
+  const Eight eight = __builtin_shufflevector(all, all, 0, 1, 2, 3, 4, 5, 6, 7) +
+                      __builtin_shufflevector(all, all, 8, 9, 10, 11, 12, 13, 14, 15);
+#elif defined(__AVX2__)
+  const Eight eight = x.part[0] + x.part[1];
+#endif
+#if defined(__AVX2__)
+  return __builtin_shufflevector(eight, eight, 0, 1, 2, 3) +
+         __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+#else
+  return (x.part[0] + x.part[2]) + (x.part[1] + x.part[3]);
+#endif
+}
+
+// The four sums over all lanes, each (0 + 2) + (1 + 3) of its fold.
+FASTVID_INLINE Quad sums(const Pair& a, const Pair& b, const Pair& c, const Pair& d) {
+  const Quad qa = fold(a), qb = fold(b), qc = fold(c), qd = fold(d);
+  const Quad ab =
+      __builtin_shufflevector(qa, qb, 0, 4, 1, 5) + __builtin_shufflevector(qa, qb, 2, 6, 3, 7);
+  const Quad cd =
+      __builtin_shufflevector(qc, qd, 0, 4, 1, 5) + __builtin_shufflevector(qc, qd, 2, 6, 3, 7);
+  return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+}
+
+FASTVID_INLINE float clamp(float x, float low, float high) {
+  x = x > low ? x : low;
+  return x < high ? x : high;
+}
+
+FASTVID_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+FASTVID_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// A place in a plane: the pixel up and left of it, and the weights of its neighbours.
+struct Place {
+  const float* pixel;
+  float right, down;
+};
+
+FASTVID_INLINE Place place(const SearchPlane& plane, float x, float y) {
+  int64_t column = static_cast<int64_t>(x), row = static_cast<int64_t>(y);
+  column -= x < static_cast<float>(column);
+  row -= y < static_cast<float>(row);
+  return {plane.data + row * plane.pitch + column, x - static_cast<float>(column),
+          y - static_cast<float>(row)};
+}
+
+// The 8x8 pixels at a place, as four pairs of rows.
+FASTVID_INLINE void sample(const Place& at, int64_t pitch, Pair (&out)[kPairs]) {
+  const Pair right = splat(at.right), left = splat(1.0f - at.right);
+  const Pair down = splat(at.down), up = splat(1.0f - at.down);
+  Pair across[kPairs + 1];
+  const float* p = at.pixel;
+  for (int i = 0; i <= kPairs; ++i, p += 2 * pitch) {
+    const float* lower = i < kPairs ? p + pitch : p;
+    across[i] = load_rows(p, lower) * left + load_rows(p + 1, lower + 1) * right;
+  }
+  for (int i = 0; i < kPairs; ++i) {
+    out[i] = across[i] * up + next_rows(across[i], across[i + 1]) * down;
+  }
+}
+
+}  // namespace
+}  // namespace fastvid::cpu::FASTVID_ISA
