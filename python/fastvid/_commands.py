@@ -108,12 +108,12 @@ def doctor(options: argparse.Namespace) -> int:
     """`fastvid doctor`."""
     from fastvid import doctor
 
-    report = doctor.examine()
+    report = doctor.collect()
     if options.json:
         _print_json(report.to_dict())
     elif not options.quiet:
         print(report.to_text())
-    return 0
+    return report.exit_status
 
 
 def _model_row(name: str, path: os.PathLike[str], verify: bool) -> dict[str, Any]:

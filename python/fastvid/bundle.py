@@ -57,6 +57,7 @@ __all__ = [
 ]
 
 MANIFEST = "bundle.json"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MODELS = Path(__file__).parent / "models"
 
 
@@ -318,7 +319,11 @@ def write_bundle(
         bundle.verify()
         _swap_in(temporary, target)
     except OSError as error:
-        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else OutputError
+        kind = (
+            DiskFullError
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            else OutputError
+        )
         raise kind(f"folder: {str(target)!r} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

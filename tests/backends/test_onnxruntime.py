@@ -134,6 +134,20 @@ def test_external_weights_outside_the_folder_are_not_read(tmp_path: Path, locati
         _open(tiny.bundle(tmp_path / "model", data))
 
 
+def test_fastvid_operators_run_inside_a_graph(tmp_path: Path, rng: np.random.Generator) -> None:
+    nodes = [
+        helper.make_node("RgbToPlanar", ["frames"], ["planar"], domain="fastvid"),
+        helper.make_node("PlanarToRgb", ["planar"], ["same"], domain="fastvid"),
+    ]
+    specs = [tiny.tensor(name, "uint8", "N", "H", "W", 3) for name in ("frames", "same")]
+    data = tiny.model(nodes, specs[:1], specs[1:], domains={"fastvid": 1})
+    graph = {"file": "run.onnx", "inputs": specs[:1], "outputs": specs[1:]}
+    frames = rng.integers(0, 256, (2, 5, 7, 3), np.uint8)
+    with _open(tiny.bundle(tmp_path / "model", data, graphs={"run": graph})) as model:
+        assert model.report().graphs[0].custom_ops
+        np.testing.assert_array_equal(model.graph("run").run({"frames": frames})["same"], frames)
+
+
 # The report
 
 

@@ -79,22 +79,28 @@ def cuda_problem(index: int) -> str:
     preloaded = io.StringIO()
     with contextlib.redirect_stdout(preloaded), contextlib.suppress(Exception):
         ort.preload_dlls()
-    problem = _trial(ort, index)
+    problem = _trial(ort, CUDA, {"device_id": index})
     if not problem:
         return ""
     notes = " ".join(preloaded.getvalue().split())
     return f"{driver.devices[index]} failed a trial: {problem}" + (f" [{notes}]" if notes else "")
 
 
-def _trial(ort: Any, index: int) -> str:
+def cpu_problem() -> str:
+    """Why onnxruntime cannot run graphs on the CPU; empty if it did."""
+    return _trial(runtime(), CPU, {})
+
+
+def _trial(ort: Any, provider: str, provider_options: dict[str, Any]) -> str:
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if provider != CPU:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         session = ort.InferenceSession(
-            _SQUARE, options, providers=[(CUDA, {"device_id": index})], enable_fallback=0
+            _SQUARE, options, providers=[(provider, provider_options)], enable_fallback=0
         )
-        if CUDA not in session.get_providers():
+        if session.get_providers()[0] != provider:
             return "its libraries cannot be loaded (CUDA 13 and cuDNN 9 are needed)"
         (result,) = session.run(None, {"x": np.arange(4, dtype=np.float32)})
     except Exception as error:
