@@ -12,7 +12,7 @@ Edge = Literal["wrap", "clip"]
 
 def sample_axis(
     image: NDArray[np.float32],
-    positions: NDArray[np.float64],
+    positions: NDArray[Any],
     axis: int,
     *,
     edge: Edge = "clip",
@@ -22,7 +22,7 @@ def sample_axis(
 
     Args:
         image: float32, any shape.
-        positions: (n,) coordinates along `axis`; sample i lies at i.
+        positions: float (n,), coordinates along `axis`; sample i lies at i.
         axis: The axis to resample.
         edge: What lies outside: `clip` repeats the edge, `wrap` starts again.
         reduction: Stretches the kernel to that many samples, which filters out what a reduced
@@ -67,7 +67,7 @@ def resize_bicubic(image: NDArray[np.uint8], height: int, width: int) -> NDArray
 
 def to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
     """Round half to even and clamp to 0..255."""
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(image), 0, 255), np.uint8)
 
 
 def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:

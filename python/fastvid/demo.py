@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -198,8 +199,8 @@ class _Comparison:
         pictures = [self.reduced(self.truth(2 * k)) for k in range(min(self.kept, 6))]
         pairs = list(itertools.pairwise(pictures))
         calls: dict[str, list[Callable[[], FrameArray]]] = {
-            "interpolate": [lambda a=a, b=b: self.interpolator.between(a, b) for a, b in pairs],
-            "upscale": [lambda a=a: self.upscaler.upscale_frame(a) for a in pictures],
+            "interpolate": [partial(self.interpolator.between, *pair) for pair in pairs],
+            "upscale": [partial(self.upscaler.upscale_frame, picture) for picture in pictures],
         }
         medians = {}
         for name, work in calls.items():

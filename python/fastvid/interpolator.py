@@ -230,7 +230,8 @@ def _timesteps(timestep: object) -> NDArray[np.float64]:
     try:
         times = np.asarray(timestep)
     except ValueError:
-        times = np.empty(0, object)
+        # Nested sequences of unequal length.
+        times = np.array(None)
     if times.dtype.kind not in "iuf" and times.size:
         raise InputTypeError(
             f"timestep: argument must be a number or a sequence of numbers, got {timestep!r:.60}"

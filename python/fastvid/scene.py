@@ -116,7 +116,7 @@ def _texture(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
     y, x = np.mgrid[0:size, 0:size] * (16 * math.pi / size)
     joints = np.clip(18 * np.minimum(np.abs(np.sin(y / 2)), np.abs(np.sin(x / 2 + y / 4))), 0, 1)
     tint = np.array([118.0, 128.0, 120.0])
-    return ((tint + 40 * clouds) * (0.55 + 0.45 * joints[..., None])).astype(np.float32)
+    return np.asarray((tint + 40 * clouds) * (0.55 + 0.45 * joints[..., None]), np.float32)
 
 
 class Scene:
@@ -194,7 +194,7 @@ class Scene:
         u = along[None, :] * np.float32(cosine) + across[:, None] * np.float32(sine)
         v = across[:, None] * np.float32(cosine) - along[None, :] * np.float32(sine)
         coverage, tone = shape.paint(u, v, 1 / (_SUBPIXELS * radius))
-        dark, light = np.float32(shape.dark), np.float32(shape.light)
+        dark, light = np.array([shape.dark, shape.light], np.float32)
         part = canvas[top:bottom, left:right]
         # The tone is a fraction between two colours, so its pooled weight mixes them exactly.
         covered, bright = _pool(coverage), _pool(coverage * tone)

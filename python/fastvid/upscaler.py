@@ -154,7 +154,7 @@ class Upscaler:
         return crop(large, height * self._scale, width * self._scale)
 
     def _run(self, frame: FrameArray) -> FrameArray:
-        return self._session.run({"frames": frame[None]})["upscaled"][0]
+        return np.asarray(self._session.run({"frames": frame[None]})["upscaled"][0])
 
     def _run_strips(self, frame: FrameArray) -> FrameArray:
         height, width = frame.shape[:2]

@@ -8,7 +8,9 @@ The rule looks at one pair only, which keeps it causal and equal however a video
    frame. Camera and object motion move blocks and fades scale them; both leave the correlation
    high. A cut leaves only chance.
 2. *Colours.* The overlap of two 512-bin RGB histograms confirms a structure score that is in
-   doubt, and alone decides between flat pictures (a jump from black to white has no structure).
+   doubt.
+
+Two flat pictures have no structure to compare; between them a jump in brightness decides.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ _NOISE_VARIANCE = 4.0
 _SURE = 0.40
 _IN_DOUBT = 0.30
 _COLOURS_CONFIRM = 0.20
-_COLOURS_ALONE = 0.60
-_BRIGHTNESS_JUMP = 40.0
+_FLAT_CONTRAST = 4.0
+_FLAT_JUMP = 40.0
 _STILL = 4.0
 
 
@@ -93,9 +95,9 @@ def is_cut(first: Thumbnail, second: Thumbnail) -> bool:
     jump = float(np.abs(first.luma - second.luma).mean())
     if jump < _STILL:
         return False
+    if max(first.luma.std(), second.luma.std()) < _FLAT_CONTRAST:
+        return jump >= _FLAT_JUMP
     colours = colour_change(first, second)
-    if jump >= _BRIGHTNESS_JUMP and colours >= _COLOURS_ALONE:
-        return True
     structure = structure_change(first, second)
     return structure >= _SURE or (structure >= _IN_DOUBT and colours >= _COLOURS_CONFIRM)
 

@@ -1,0 +1,236 @@
+"""`Upscaler` on a bundle that repeats pixels, so that every result is known exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import bundles
+import numpy as np
+import pytest
+
+from fastvid import upscaler as module
+from fastvid.bundle import shipped
+from fastvid.errors import FastvidError, InputError, InputTypeError
+from fastvid.upscaler import Upscaler
+from fastvid.video import Frame, Stage, Video
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def repeat(folder: Path) -> Iterator[Upscaler]:
+    bundles.upscaler(folder / "repeat-x2")
+    with Upscaler(folder / "repeat-x2", device="cpu") as model:
+        yield model
+
+
+def picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def repeated(frame: np.ndarray, scale: int = 2) -> np.ndarray:
+    return frame.repeat(scale, 0).repeat(scale, 1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (17, 31), (64, 48)])
+def test_frame_is_scaled_exactly(
+    repeat: Upscaler, rng: np.random.Generator, size: tuple[int, int]
+) -> None:
+    frame = picture(rng, *size)
+    result = repeat.upscale_frame(frame)
+    assert result.flags.c_contiguous
+    np.testing.assert_array_equal(result, repeated(frame))
+
+
+@pytest.mark.parametrize("padding", ["edge", "reflect"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (16, 8), (30, 33)])
+def test_size_rule_is_met_by_padding_and_cropping(
+    tmp_path: Path, rng: np.random.Generator, padding: str, size: tuple[int, int]
+) -> None:
+    bundles.upscaler(tmp_path / "m", padding=padding, multiple_of=8, minimum=16)
+    frame = picture(rng, *size)
+    seen = []
+    with Upscaler(tmp_path / "m", device="cpu") as model:
+        run = model._session.run
+        model._session.run = lambda inputs: (seen.append(inputs["frames"].shape), run(inputs))[1]
+        np.testing.assert_array_equal(model.upscale_frame(frame), repeated(frame))
+    assert seen == [(1, *(max(16, -(-side // 8) * 8) for side in size), 3)]
+
+
+def test_strips_give_the_pixels_of_one_piece(
+    repeat: Upscaler, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = picture(rng, 330, 40)
+    whole = repeat.upscale_frame(frame)
+    heights: list[int] = []
+    run = repeat._run
+    monkeypatch.setattr(module, "STRIP_PIXELS", 40 * 64)
+    monkeypatch.setattr(repeat, "_run", lambda f: (heights.append(f.shape[0]), run(f))[1])
+    np.testing.assert_array_equal(repeat.upscale_frame(frame), whole)
+    assert heights == [128, 192, 192, 192, 138, 74]
+
+
+def test_read_only_and_strided_frames_are_accepted(
+    repeat: Upscaler, rng: np.random.Generator
+) -> None:
+    frame = picture(rng, 12, 20)[::2, ::-1]
+    frame.flags.writeable = False
+    np.testing.assert_array_equal(repeat.upscale_frame(frame), repeated(frame))
+
+
+@pytest.mark.parametrize(
+    ("frame", "error", "says"),
+    [
+        (np.zeros((8, 8, 3), np.float32), InputTypeError, "uint8"),
+        (np.full((8, 8, 3), np.nan), InputTypeError, "NaN"),
+        (np.zeros((8, 8, 3), np.int8), InputTypeError, "int8"),
+        ([[[0, 0, 0]]], InputTypeError, "numpy array, got list"),
+        (None, InputTypeError, "NoneType"),
+        (np.zeros((3, 8, 8), np.uint8), InputError, "moveaxis"),
+        (np.zeros((8, 8), np.uint8), InputError, "grey"),
+        (np.zeros((8, 8, 4), np.uint8), InputError, "alpha"),
+        (np.zeros((2, 8, 8, 3), np.uint8), InputError, "one frame at a time"),
+        (np.zeros((0, 8, 3), np.uint8), InputError, "(0, 8, 3)"),
+    ],
+)
+def test_wrong_frames_are_refused_with_the_way_out(
+    repeat: Upscaler, frame: object, error: type[FastvidError], says: str
+) -> None:
+    with pytest.raises(error) as caught:
+        repeat.upscale_frame(frame)  # type: ignore[arg-type]
+    assert says in str(caught.value)
+
+
+def test_frame_larger_than_the_bundle_allows_is_refused(tmp_path: Path) -> None:
+    bundles.upscaler(tmp_path / "m", maximum=32)
+    with (
+        Upscaler(tmp_path / "m", device="cpu") as model,
+        pytest.raises(InputError, match="from 1 to 32"),
+    ):
+        model.upscale_frame(np.zeros((8, 33, 3), np.uint8))
+
+
+def test_video_is_upscaled_lazily_and_keeps_time_stamps(
+    repeat: Upscaler, rng: np.random.Generator
+) -> None:
+    frames = [picture(rng, 6, 10) for _ in range(4)]
+    read: list[int] = []
+
+    def source() -> Iterator[np.ndarray]:
+        for index, frame in enumerate(frames):
+            read.append(index)
+            yield frame
+
+    video = repeat.upscale(Video.from_frames(source(), Fraction(30000, 1001)))
+    assert read == [0]
+    assert video.size == (20, 12)
+    result = list(video)
+    assert [f.time for f in result] == [k * Fraction(1001, 30000) for k in range(4)]
+    for frame, large in zip(frames, result, strict=True):
+        np.testing.assert_array_equal(large.image, repeated(frame))
+
+
+def test_upscaler_is_a_stage(repeat: Upscaler) -> None:
+    assert isinstance(repeat, Stage)
+    assert repeat.name == "upscale"
+
+
+def test_upscale_refuses_what_is_no_video(repeat: Upscaler) -> None:
+    with pytest.raises(InputTypeError, match=r"Video\.open"):
+        repeat.upscale("clip.mp4")  # type: ignore[arg-type]
+
+
+def test_scale_that_a_folder_does_not_offer_is_refused(folder: Path, repeat: Upscaler) -> None:
+    with pytest.raises(InputError, match="scale: argument must be 2"):
+        Upscaler(folder / "repeat-x2", scale=4)
+
+
+def test_scale_three_works_where_the_bundle_has_it(tmp_path: Path) -> None:
+    bundles.upscaler(tmp_path / "m", scale=3)
+    frame = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    with Upscaler.from_pretrained(tmp_path / "m", scale=3, device="cpu") as model:
+        np.testing.assert_array_equal(model.upscale_frame(frame), repeated(frame, 3))
+
+
+@pytest.mark.parametrize("scale", ["2", 2.0, True, None])
+def test_scale_must_be_an_int(scale: object) -> None:
+    with pytest.raises(InputTypeError, match="scale: argument must be an int"):
+        Upscaler(scale=scale)  # type: ignore[arg-type]
+
+
+def test_model_for_another_task_is_refused(tmp_path: Path) -> None:
+    bundles.interpolator(tmp_path / "m")
+    with pytest.raises(InputError, match="task must be 'upscaler'"):
+        Upscaler(tmp_path / "m")
+
+
+def test_report_names_backend_and_device(repeat: Upscaler) -> None:
+    report = repeat.report()
+    assert (report.device, report.backend) == ("cpu", "onnxruntime")
+    assert [graph.graph for graph in report.graphs] == ["upscale"]
+
+
+def test_closed_upscaler_says_so(tmp_path: Path) -> None:
+    bundles.upscaler(tmp_path / "m")
+    model = Upscaler(tmp_path / "m", device="cpu")
+    model.close()
+    model.close()
+    with pytest.raises(FastvidError, match="closed"):
+        model.upscale_frame(np.zeros((8, 8, 3), np.uint8))
+
+
+needs_shipped = pytest.mark.skipif(
+    "upscaler-fast-x2" not in shipped(), reason="the trained upscaler is not installed"
+)
+
+
+@needs_shipped
+def test_scale_that_is_not_shipped_lists_what_is() -> None:
+    with pytest.raises(InputError, match=r"one of .*2.* for model 'fast', got 7"):
+        Upscaler(scale=7)
+
+
+@needs_shipped
+def test_shipped_model_beats_bicubic_on_the_drawn_scene() -> None:
+    from fastvid._resample import resize_bicubic
+    from fastvid.metrics import psnr
+    from fastvid.scene import Scene
+
+    truth = Scene(320, 192, seed=5).frame(0.4)
+    small = resize_bicubic(truth, 96, 160)
+    with Upscaler(device="cpu") as model:
+        result = model.upscale_frame(small)
+    assert psnr(result, truth) > psnr(resize_bicubic(small, 192, 320), truth) + 0.5
+
+
+@needs_shipped
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (33, 47)])
+def test_shipped_model_takes_any_size(rng: np.random.Generator, size: tuple[int, int]) -> None:
+    with Upscaler(device="cpu") as model:
+        assert model.upscale_frame(picture(rng, *size)).shape == (2 * size[0], 2 * size[1], 3)
+
+
+@needs_shipped
+def test_shipped_model_shows_no_seam_between_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastvid.scene import Scene
+
+    frame = Scene(96, 256, seed=1).frame(0.0)
+    with Upscaler(device="cpu") as model:
+        whole = model.upscale_frame(frame)
+        monkeypatch.setattr(module, "STRIP_PIXELS", 96 * 64)
+        strips = model.upscale_frame(frame)
+    # Sums of float32 may be ordered differently for another height, so one level may turn.
+    assert np.abs(whole.astype(int) - strips).max() <= 1
+
+
+def test_frames_of_a_stream_may_follow_each_other_with_any_duration(repeat: Upscaler) -> None:
+    image = np.zeros((2, 2, 3), np.uint8)
+    info = Video.from_frames(image[None], 10).info
+    stream = iter([Frame(image, Fraction(1, 3), Fraction(5, 7))])
+    (result,) = repeat.process(stream, info)
+    assert (result.time, result.duration) == (Fraction(1, 3), Fraction(5, 7))
