@@ -153,7 +153,7 @@ class Reader:
         self._guard.check_length(self.info.num_frames or 0, self.info.duration)
 
     def _pick_stream(self) -> VideoStream:
-        # The largest picture wins, as in the ffmpeg program; cover art is not video.
+        # The largest picture wins, as in the ffmpeg program; cover art does not count.
         from av.stream import Disposition
 
         wanted = self._options.stream
@@ -175,9 +175,10 @@ class Reader:
                 f"{self.path}: file must have a video stream, got only "
                 f"{', '.join(kind for kind in kinds if kind != 'video') or 'a picture'}{cover}"
             )
-        best = self._container.streams.best("video")
-        chosen = next((stream for stream in videos if stream is best), None)
-        return chosen or max(videos, key=lambda s: s.codec_context.width * s.codec_context.height)
+        videos = [stream for stream in videos if stream.codec_context is not None]
+        if not videos:
+            raise UnsupportedMediaError(f"{self.path}: no decoder for the codec of its video")
+        return max(videos, key=lambda s: s.codec_context.width * s.codec_context.height)
 
     def _chroma_location(self) -> str:
         if self._stream.codec_context.name in _CENTRE_SITED:

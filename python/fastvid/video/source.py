@@ -110,7 +110,7 @@ def media_errors(path: str) -> Iterator[None]:
         yield
     except FastvidError:
         raise
-    except av.error.InvalidDataError as error:
+    except (av.error.InvalidDataError, av.error.EOFError) as error:
         raise not_a_video(path) from error
     except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
         raise UnsupportedMediaError(f"{path}: no decoder for its video ({error})") from error

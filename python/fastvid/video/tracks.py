@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -16,6 +18,31 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 _KEPT_TAGS = ("language", "title", "handler_name")
+
+
+def _left(container: InputContainer, kinds: tuple[str, ...]) -> list[str]:
+    """Warnings for the tracks of `kinds` and the video tracks beyond the one that is read."""
+    counts = Counter(stream.type for stream in container.streams)
+    counts["video"] -= 1
+    return [
+        f"{counts[kind]} {kind} track{'s' if counts[kind] > 1 else ''} of the source not copied"
+        for kind in (*kinds, "video")
+        if counts[kind] > 0
+    ]
+
+
+def left_behind(path: str | None, *, audio: str, subtitles: str) -> list[str]:
+    """Warnings for an output that holds one video track and nothing else.
+
+    Args:
+        path: The source, or None for frames from memory.
+        audio, subtitles: "drop" where the caller asked for it, which needs no warning.
+    """
+    if path is None or not os.path.isfile(path):
+        return []
+    kinds = {"audio": audio, "subtitle": subtitles, "data": "copy", "attachment": "copy"}
+    with open_container(path) as container:
+        return _left(container, tuple(kind for kind, mode in kinds.items() if mode == "copy"))
 
 
 class TrackCopier:
@@ -56,15 +83,11 @@ class TrackCopier:
         self._held = next(self._packets, None)
 
     def _add(self, modes: dict[str, str]) -> None:
-        left: dict[str, int] = {}
         for stream in self._container.streams:
             if modes.get(stream.type) == "copy":
                 self._streams[stream.index] = self._add_stream(stream)
                 self.copied[stream.type] += 1
-            elif stream.type in ("data", "attachment"):
-                left[stream.type] = left.get(stream.type, 0) + 1
-        for kind, count in left.items():
-            self.warnings.append(f"{count} {kind} track(s) of {self._path} were not copied")
+        self.warnings += _left(self._container, ("data", "attachment"))
         self._output.metadata.update(
             {
                 key: value

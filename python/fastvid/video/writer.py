@@ -14,7 +14,7 @@ from fastvid.errors import InputError, OutputError
 from fastvid.video import colour as colours
 from fastvid.video.rawwriters import PngFolderWriter, Y4mWriter
 from fastvid.video.target import Target, output_errors
-from fastvid.video.tracks import TrackCopier
+from fastvid.video.tracks import TrackCopier, left_behind
 from fastvid.video.types import Frame, VideoInfo
 
 if TYPE_CHECKING:
@@ -101,11 +101,13 @@ def open_writer(target: Target, info: VideoInfo, options: EncodeOptions) -> Writ
     Raises:
         OutputError: The suffix is unknown or cannot hold the codec.
     """
-    if target.is_folder:
-        return PngFolderWriter(target, info)
     suffix = os.path.splitext(target.path)[1].lower()
-    if suffix == ".y4m":
-        return Y4mWriter(target, info)
+    if target.is_folder or suffix == ".y4m":
+        writer = (PngFolderWriter if target.is_folder else Y4mWriter)(target, info)
+        writer.warnings += left_behind(
+            info.path, audio=options.audio, subtitles=options.subtitles
+        )
+        return writer
     if suffix not in FORMATS:
         known = ", ".join([*FORMATS, ".y4m"])
         raise OutputError(
