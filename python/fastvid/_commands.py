@@ -75,6 +75,8 @@ def demo(options: argparse.Namespace) -> int:
         seconds=options.seconds,
         seed=options.seed,
         picture=options.picture,
+        interpolator=options.interpolate_model,
+        upscaler=options.upscale_model,
         overwrite=options.overwrite,
         log=None if options.quiet or options.json else _note,
         **_device(options),

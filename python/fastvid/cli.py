@@ -132,8 +132,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     rate.add_argument("--interpolate", type=int, metavar="N", help="times the frames")
     rate.add_argument("--fps", metavar="RATE", help="constant rate, such as 60 or 60000/1001")
     parser.add_argument("--upscale", type=int, metavar="N", help="factor of both sides")
-    parser.add_argument("--interpolate-model", default="fast", metavar="MODEL", help="default fast")
-    parser.add_argument("--upscale-model", default="fast", metavar="MODEL", help="default fast")
+    _model_arguments(parser)
     _cut_argument(parser)
     _work_arguments(parser)
 
@@ -151,6 +150,7 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="length (default 2)")
     parser.add_argument("--size", default="640x360", metavar="WxH", help="default 640x360")
     parser.add_argument("--seed", type=int, default=0, help="chooses the scene (default 0)")
+    _model_arguments(parser)
     _device_arguments(parser)
     _common_arguments(parser)
 
@@ -172,6 +172,16 @@ def _file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--effort", choices=("fast", "medium", "slow"), help="encoding effort")
     parser.add_argument("--no-audio", action="store_true", help="leave audio tracks out")
     parser.add_argument("--no-subtitles", action="store_true", help="leave subtitle tracks out")
+
+
+def _model_arguments(parser: argparse.ArgumentParser) -> None:
+    for task in ("interpolate", "upscale"):
+        parser.add_argument(
+            f"--{task}-model",
+            default="fast",
+            metavar="MODEL",
+            help="shipped name or folder (default fast)",
+        )
 
 
 def _cut_argument(parser: argparse.ArgumentParser) -> None:
@@ -260,7 +270,7 @@ def _failed(error: FastvidError, code: int, as_json: bool, debug: bool) -> int:
 
         traceback.print_exception(error)
     # Python's spelling of an option becomes the command line's.
-    hint = error.hint.replace("overwrite=True", "--overwrite").replace("fps=", "--fps ")
+    hint = error.hint.replace("overwrite=True", "--overwrite")
     if as_json:
         kind = "UsageError" if isinstance(error, _UsageError) else type(error).__name__
         body = {"type": kind, "message": error.message, "hint": hint, "exit_code": code}

@@ -106,6 +106,8 @@ def run(
     seconds: float = 2.0,
     seed: int = 0,
     picture: str | os.PathLike[str] | None = None,
+    interpolator: str | os.PathLike[str] = "fast",
+    upscaler: str | os.PathLike[str] = "fast",
     overwrite: bool = False,
     log: Callable[[str], None] | None = None,
     **device: Any,
@@ -118,6 +120,8 @@ def run(
         seconds: Length, 0.1 to 20.
         seed: Chooses the scene.
         picture: Where one side-by-side frame goes as PNG; None writes none.
+        interpolator: Model that restores the time between frames.
+        upscaler: Model that restores the size; its scale is 2.
         overwrite: Whether existing files are replaced.
         log: Takes a line on what happens next.
         **device: `device`, `backend`, `precision` and `threads` of both models.
@@ -139,10 +143,8 @@ def run(
     if not 0.1 <= seconds <= 20:
         raise InputError(f"seconds: argument must be from 0.1 to 20, got {seconds}")
     say = log or (lambda line: None)
-    with Interpolator(**device) as interpolator, Upscaler(**device) as upscaler:
-        comparison = _Comparison(
-            Scene(*size, seed=seed), round(seconds * FPS / 2), interpolator, upscaler
-        )
+    with Interpolator(interpolator, **device) as between, Upscaler(upscaler, **device) as larger:
+        comparison = _Comparison(Scene(*size, seed=seed), round(seconds * FPS / 2), between, larger)
         say(f"timing both models on {size[0] // 2}x{size[1] // 2} pictures")
         milliseconds = comparison.time_models()
         say(f"drawing, reducing and restoring {comparison.count} frames")
@@ -150,7 +152,7 @@ def run(
         video.save(output, overwrite=overwrite, quality=85)
         if picture is not None:
             write_png(picture, comparison.middle, overwrite=overwrite)
-        reports = [model.report().to_dict() for model in (interpolator, upscaler)]
+        reports = [model.report().to_dict() for model in (between, larger)]
     return DemoResult(
         output=os.fspath(output),
         frames=comparison.count,
