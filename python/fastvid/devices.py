@@ -120,8 +120,8 @@ def cuda_driver() -> CudaDriver:
     """Asks the NVIDIA driver for its devices; never raises."""
     try:
         library = ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        return CudaDriver(problem=f"no NVIDIA driver: {error}")
+    except OSError:
+        return CudaDriver(problem="no NVIDIA driver: libcuda.so.1 cannot be loaded")
     try:
         return _query(library)
     except AttributeError as error:

@@ -181,6 +181,7 @@ def test_cuda_without_driver_says_what_was_found_and_what_to_install(
 ) -> None:
     with pytest.raises(NoDeviceError, match="NVIDIA driver") as caught:
         backends.open(doubler, device=device)
+    assert "found no device, and onnxruntime" in caught.value.message
     assert "CPUExecutionProvider" in caught.value.message
     assert "pip install 'fastvid-sdk[gpu]'" in caught.value.hint
 

@@ -7,23 +7,31 @@ and falls back to the CPU without saying so. So nothing it lists is believed unt
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import io
+import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastvid.devices import cuda_driver
+from fastvid.devices import CudaDevice, cuda_driver
 from fastvid.errors import BackendUnavailableError, UnsupportedModelError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 INSTALL_CPU = "pip install 'fastvid-sdk[cpu]'"
-INSTALL_CUDA = "pip uninstall -y onnxruntime && pip install 'fastvid-sdk[gpu]'"
+INSTALL_CUDA = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'fastvid-sdk[gpu]'"
 
 OPERATOR_DOMAIN = "fastvid"
 OPERATOR_VERSION = 1
+
+# Native code in the wheels; a device runs that of its own major version up to its minor one.
+_WHEEL_CAPABILITIES = {
+    "x86_64": ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0)),
+    "aarch64": ((8, 9), (9, 0), (12, 0), (12, 1)),
+}
 
 # y = x * x for float32 (4,), ONNX opset 13.
 _SQUARE = bytes.fromhex(
@@ -76,14 +84,34 @@ def cuda_problem(index: int) -> str:
         return f"the driver lists {len(driver.devices)} devices, cuda:{index} is not one"
     if CUDA not in ort.get_available_providers():
         return f"the installed onnxruntime {ort.__version__} is built without CUDA"
-    preloaded = io.StringIO()
-    with contextlib.redirect_stdout(preloaded), contextlib.suppress(Exception):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
         ort.preload_dlls()
-    problem = _trial(ort, CUDA, {"device_id": index})
+    problem = _missing_library(ort) or _trial(ort, CUDA, {"device_id": index})
     if not problem:
         return ""
-    notes = " ".join(preloaded.getvalue().split())
-    return f"{driver.devices[index]} failed a trial: {problem}" + (f" [{notes}]" if notes else "")
+    device = driver.devices[index]
+    return f"{device} failed a trial: {problem}{_capability_note(device)}"
+
+
+def _missing_library(ort: Any) -> str:
+    """The first library that the CUDA provider needs and the loader does not find."""
+    path = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    try:
+        ctypes.CDLL(str(path))
+    except OSError as error:
+        # Anything but a missing file comes of loading it outside onnxruntime.
+        if "cannot open shared object file" in str(error):
+            return f"{error}; CUDA 13 and cuDNN 9 are needed"
+    return ""
+
+
+def _capability_note(device: CudaDevice) -> str:
+    built = _WHEEL_CAPABILITIES.get(platform.machine(), ())
+    major, minor = device.capability
+    if any(known_major == major and known <= minor for known_major, known in built):
+        return ""
+    names = ", ".join(f"{known_major}.{known}" for known_major, known in built)
+    return f" (onnxruntime-gpu from PyPI is built for compute capability {names or 'none'})"
 
 
 def cpu_problem() -> str:
@@ -101,7 +129,7 @@ def _trial(ort: Any, provider: str, provider_options: dict[str, Any]) -> str:
             _SQUARE, options, providers=[(provider, provider_options)], enable_fallback=0
         )
         if session.get_providers()[0] != provider:
-            return "its libraries cannot be loaded (CUDA 13 and cuDNN 9 are needed)"
+            return f"onnxruntime chose {session.get_providers()[0]} instead"
         (result,) = session.run(None, {"x": np.arange(4, dtype=np.float32)})
     except Exception as error:
         return first_line(error)
@@ -115,11 +143,10 @@ def first_line(error: BaseException) -> str:
 
 
 def found() -> str:
-    """The driver, its devices and the runtime's providers, for an error message."""
-    driver = cuda_driver()
-    devices = ", ".join(map(str, driver.devices)) or driver.problem
+    """The driver's devices and the runtime's providers, for an error message."""
+    devices = ", ".join(map(str, cuda_driver().devices)) or "no device"
     ort = runtime()
-    return f"found {devices}; onnxruntime {ort.__version__} with {ort.get_available_providers()}"
+    return f"{devices}, and onnxruntime {ort.__version__} with {ort.get_available_providers()}"
 
 
 @functools.cache
@@ -129,8 +156,6 @@ def operators_library() -> Path:
     Raises:
         UnsupportedModelError: This build of fastvid has none.
     """
-    import ctypes
-
     problem = ""
     try:
         core = importlib.import_module("fastvid._core")

@@ -209,8 +209,8 @@ class _Loader:
         if device.kind == "cuda":
             if problem:
                 raise NoDeviceError(
-                    f"device: argument {str(device)!r} cannot be used: {problem}; "
-                    f"{_onnxruntime_setup.found()}",
+                    f"device: argument must be a device that works, got {str(device)!r}: "
+                    f"{problem}; found {_onnxruntime_setup.found()}",
                     hint=f"{INSTALL_CUDA}, or device='cpu'",
                 )
             return self._load_on(target, f"device={str(device)!r} was asked for", call)
