@@ -7,18 +7,18 @@ namespace {
 
 constexpr int kBatch = 16;
 // Added to the diagonal of the Hessian: flat patches stay where they start.
-constexpr float kDamping = 16.0f;
+constexpr float kDamping = 4.0f;
 // A step below this many pixels (squared) ends the descent.
 constexpr float kSmallStep = 0.02f * 0.02f;
-// Zero wins if it costs at most this much more (a factor, and a sum over the patch).
-constexpr float kStillFactor = 1.05f;
-constexpr float kStillSlack = 8.0f;
+// A motion below kStillRange pixels that explains no more than this share of the difference is
+// noise: the patch stands still.
+constexpr float kStillShare = 0.6f;
 constexpr float kStillRange = 0.5f;
 // Zero is where a descent starts if it costs this much less than the coarser level's flow.
-constexpr float kZeroFactor = 1.2f;
+constexpr float kZeroFactor = 3.0f;
 constexpr float kZeroSlack = 64.0f;
 // A neighbour's flow replaces the patch's own if it costs this much less.
-constexpr float kPropagateFactor = 0.9f;
+constexpr float kPropagateFactor = 0.8f;
 constexpr float kPropagateSlack = 8.0f;
 
 // What the descent needs of a patch; gradients have no mean.
@@ -46,12 +46,16 @@ FASTVID_INLINE float cost_of(const Quad& sums) {
   return cost > 0 ? cost : 0;
 }
 
-// The inverse of the damped Hessian.
-struct Inverse {
+struct Symmetric {
   float xx, xy, yy;
 };
 
-FASTVID_INLINE Inverse prepare(const SearchPlane& plane, int64_t x, int64_t y, Template& patch) {
+// The Hessian of the patch, and the inverse of the damped one.
+struct Curvature {
+  Symmetric hessian, inverse;
+};
+
+FASTVID_INLINE Curvature prepare(const SearchPlane& plane, int64_t x, int64_t y, Template& patch) {
   const float* p = plane.data + y * plane.pitch + x;
   const int64_t pitch = plane.pitch;
   const Pair half = splat(0.5f);
@@ -79,13 +83,13 @@ FASTVID_INLINE Inverse prepare(const SearchPlane& plane, int64_t x, int64_t y, T
   const float a = hessian[0] + kDamping, b = hessian[1], c = hessian[2] + kDamping;
   const float determinant = a * c - b * b;
   const float scale = determinant > 1.0f ? 1.0f / determinant : 0.0f;
-  return {c * scale, -(b * scale), a * scale};
+  return {{hessian[0], b, hessian[2]}, {c * scale, -(b * scale), a * scale}};
 }
 
 // Patches that descend side by side, so that the latency of one hides behind the others.
 struct Batch {
   Template patch[kBatch];
-  Inverse inverse[kBatch];
+  Curvature curvature[kBatch];
   float x[kBatch], y[kBatch];                                 // the corner of the patch
   float dx[kBatch], dy[kBatch];                               // where it stands
   float best_dx[kBatch], best_dy[kBatch], best_cost[kBatch];  // the best place so far
@@ -117,7 +121,7 @@ void descend(const SearchPlane& to, Batch& batch, int* active, int count, int it
       batch.best_dx[i] = better ? dx : batch.best_dx[i];
       batch.best_dy[i] = better ? dy : batch.best_dy[i];
       batch.best_cost[i] = better ? cost : batch.best_cost[i];
-      const Inverse& inverse = batch.inverse[i];
+      const Symmetric& inverse = batch.curvature[i].inverse;
       const float step_x = inverse.xx * sums[2] + inverse.xy * sums[3];
       const float step_y = inverse.xy * sums[2] + inverse.yy * sums[3];
       const float new_dx = keep_inside(dx - step_x, batch.x[i], to.width);
@@ -139,7 +143,9 @@ FASTVID_INLINE void settle(const Batch& batch, int64_t i, const SearchGrid& grid
   const float dx = batch.best_dx[i], dy = batch.best_dy[i], cost = batch.best_cost[i];
   const bool slow =
       (dx < kStillRange) & (dx > -kStillRange) & (dy < kStillRange) & (dy > -kStillRange);
-  const bool still = slow & (batch.still_cost[i] <= cost * kStillFactor + kStillSlack);
+  const Symmetric& h = batch.curvature[i].hessian;
+  const float explained = dx * dx * h.xx + 2.0f * (dx * dy * h.xy) + dy * dy * h.yy;
+  const bool still = slow & (explained <= batch.still_cost[i] * kStillShare);
   grid.dx[at] = still ? 0.0f : dx;
   grid.dy[at] = still ? 0.0f : dy;
   grid.cost[at] = still ? batch.still_cost[i] : cost;
@@ -174,7 +180,7 @@ void search_patches(const SearchLevel& level, int64_t row) {
     int active[kBatch];
     for (int i = 0; i < count; ++i) {
       const int64_t x = corner_of(first + i, level.stride, level.from.width);
-      batch.inverse[i] = prepare(level.from, x, y, batch.patch[i]);
+      batch.curvature[i] = prepare(level.from, x, y, batch.patch[i]);
       batch.x[i] = static_cast<float>(x);
       batch.y[i] = static_cast<float>(y);
       float dx = 0, dy = 0;
@@ -227,7 +233,7 @@ void propagate_patches(const SearchLevel& level, int64_t row) {
       if (!prepared) {
         prepared = true;
         const int64_t x = corner_of(column, level.stride, level.from.width);
-        batch.inverse[i] = prepare(level.from, x, y, batch.patch[i]);
+        batch.curvature[i] = prepare(level.from, x, y, batch.patch[i]);
         batch.x[i] = static_cast<float>(x);
         batch.y[i] = static_cast<float>(y);
       }

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "fastvid/core/error.h"
@@ -18,6 +19,8 @@ constexpr const char* kOp = "inverse_search";
 // The coarsest level still has this many pixels on its shorter side.
 constexpr int64_t kCoarsestSide = 16;
 constexpr int64_t kRows = 16;
+// How often patches try what their neighbours found.
+constexpr int kRounds = 2;
 
 using cpu::SearchFlow;
 using cpu::SearchLevel;
@@ -144,7 +147,7 @@ void build_pyramids(const Search& search, const float* luma0, const float* luma1
   });
 }
 
-void search_level(const Search& search, size_t index, int directions, const Executor& executor) {
+void search_level(Search& search, size_t index, int directions, const Executor& executor) {
   const auto patches = FASTVID_BY_ISA(search_patches);
   const auto propagate = FASTVID_BY_ISA(propagate_patches);
   const auto densify = FASTVID_BY_ISA(densify_rows);
@@ -152,9 +155,14 @@ void search_level(const Search& search, size_t index, int directions, const Exec
   const int64_t rows = shape.rows, height = shape.flow.height;
   for_rows(executor, directions * rows, 1,
            [&](int64_t task, int64_t) { patches(search.levels[task / rows][index], task % rows); });
-  for_rows(executor, directions * rows, 1, [&](int64_t task, int64_t) {
-    propagate(search.levels[task / rows][index], task % rows);
-  });
+  for (int round = 0; round < kRounds; ++round) {
+    for (auto& levels : search.levels) {
+      if (round > 0 && !levels.empty()) std::swap(levels[index].found, levels[index].propagated);
+    }
+    for_rows(executor, directions * rows, 1, [&](int64_t task, int64_t) {
+      propagate(search.levels[task / rows][index], task % rows);
+    });
+  }
   const int64_t bands = (height + kRows - 1) / kRows;
   for_rows(executor, directions * bands, 1, [&](int64_t task, int64_t) {
     const int64_t begin = task % bands * kRows;
