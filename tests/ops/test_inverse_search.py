@@ -19,7 +19,7 @@ class Texture:
     """A smooth random image that can be sampled anywhere: a sum of plane waves."""
 
     def __init__(self, rng: np.random.Generator, waves: int = 60) -> None:
-        length = np.exp(rng.uniform(np.log(14), np.log(120), waves))
+        length = np.exp(rng.uniform(np.log(10), np.log(100), waves))
         angle = rng.uniform(0, 2 * np.pi, waves)
         self.kx = np.cos(angle) * 2 * np.pi / length
         self.ky = np.sin(angle) * 2 * np.pi / length
@@ -61,7 +61,7 @@ def test_translation_is_found(rng: np.random.Generator, motion: tuple[float, flo
     margin = int(max(map(abs, motion))) + 16
     for flow, truth in ((forward, moved(*motion)), (backward, -moved(*motion))):
         error = np.abs(inside(flow, margin) - truth)
-        assert np.quantile(error, 0.98) < 0.05
+        assert np.quantile(error, 0.95) < 0.05
         assert error.max() < 0.3
 
 
