@@ -143,7 +143,7 @@ Tensor optional_input(const char* op, const char* name, const py::handle& object
 }
 
 Output output(const char* op, const py::handle& object, const Tensor& expected,
-              const Tensor& first_input) {
+              const Tensor& first_input, Rows rows) {
   if (object.is_none()) {
     if (first_input.device == Device::kCuda) {
       throw InputError(subject(op, expected.name) + " must be given for device arrays, got None");
@@ -153,7 +153,7 @@ Output output(const char* op, const py::handle& object, const Tensor& expected,
     return {std::move(array), tensor};
   }
   bool read_only = false;
-  const Tensor tensor = from_object(op, expected.name, object, Rows::kContiguous, &read_only);
+  const Tensor tensor = from_object(op, expected.name, object, rows, &read_only);
   if (read_only) throw InputError(subject(op, expected.name) + " must be writable, got read-only");
   return {py::reinterpret_borrow<py::object>(object), tensor};
 }

@@ -32,10 +32,10 @@ struct Output {
   Tensor tensor;
 };
 
-// `object` as an output (writable, C-contiguous), or a new array like `expected` where it is None.
-// Device arrays cannot be made here: with one among the inputs, None is an InputError.
+// `object` as an output (writable, laid out as for an input), or a new array like `expected` where
+// it is None. Device arrays cannot be made here: with one among the inputs, None is an InputError.
 Output output(const char* op, const py::handle& object, const Tensor& expected,
-              const Tensor& first_input);
+              const Tensor& first_input, Rows rows = Rows::kContiguous);
 
 // Runs fn(executor) without the GIL on `threads` threads (0: the default), on the stream that `out`
 // names where it is on a device.

@@ -23,3 +23,32 @@ def inverse_search(
     bidirectional: bool,
     threads: int,
 ) -> tuple[Any, Any]: ...
+def yuv_to_rgb(
+    y: Any,
+    u: Any,
+    v: Any,
+    matrix: str,
+    full_range: bool,
+    bit_depth: int,
+    subsampling: str,
+    chroma_location: str,
+    layout: str,
+    out: Any,
+    threads: int,
+) -> NDArray[Any]: ...
+def rgb_to_yuv(
+    rgb: Any,
+    matrix: str,
+    full_range: bool,
+    bit_depth: int,
+    subsampling: str,
+    chroma_location: str,
+    out_y: Any,
+    out_u: Any,
+    out_v: Any,
+    threads: int,
+) -> tuple[Any, Any, Any]: ...
+def rgb_to_luma(
+    frames: Any, out_luma: Any, out_chroma: Any, threads: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+def luma_to_rgb(luma: Any, chroma: Any, out: Any, threads: int) -> NDArray[np.uint8]: ...

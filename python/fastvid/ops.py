@@ -24,7 +24,15 @@ from numpy.typing import NDArray
 from fastvid import _core
 from fastvid.errors import InputError, InputTypeError
 
-__all__ = ["inverse_search", "planar_to_rgb", "rgb_to_planar"]
+__all__ = [
+    "inverse_search",
+    "luma_to_rgb",
+    "planar_to_rgb",
+    "rgb_to_luma",
+    "rgb_to_planar",
+    "rgb_to_yuv",
+    "yuv_to_rgb",
+]
 
 _MAX_THREADS = 256
 
@@ -113,9 +121,7 @@ def inverse_search(
     _integer(op, "iterations", iterations, 1, 64)
     _integer(op, "stride", stride, 1, 8)
     _integer(op, "finest", finest, 0, 2)
-    if out is not None and (not isinstance(out, tuple) or len(out) != 2):
-        raise InputTypeError(f"{op}: out must be a tuple of two arrays, got {type(out).__name__}")
-    flow01, flow10 = (None, None) if out is None else out
+    flow01, flow10 = _outputs(op, out, 2)
     forward, backward = _core.inverse_search(
         luma0,
         luma1,
@@ -128,6 +134,177 @@ def inverse_search(
         _threads(op, threads),
     )
     return forward, backward
+
+
+def yuv_to_rgb(
+    y: NDArray[Any],
+    u: NDArray[Any],
+    v: NDArray[Any],
+    *,
+    matrix: str = "bt709",
+    full_range: bool = False,
+    bit_depth: int = 8,
+    subsampling: str = "420",
+    chroma_location: str = "left",
+    layout: str = "NHWC",
+    out: Any = None,
+    threads: int | None = None,
+) -> NDArray[Any]:
+    """Turns a planar YUV picture into RGB in one pass.
+
+    The inverse of `rgb_to_yuv`, which has the formulas; chroma is enlarged by linear interpolation
+    between the samples around each pixel, with its edge repeated outside the picture. Results are
+    clamped and rounded half to even once. Equal chroma of half the range gives R = G = B exactly.
+
+    Args:
+        y: uint8 (H, W), or uint16 from 0 to 1023 with `bit_depth=10`. The rows of all three planes
+            may stand apart, as a decoder leaves them.
+        u: The same dtype, (H, W) with the halved axes rounded up.
+        v: Like u.
+        matrix: "bt601", "bt709" or "bt2020" (non-constant luminance).
+        full_range: Whether samples span the full range and not the limited one (16 to 235 and 240).
+        bit_depth: 8 or 10.
+        subsampling: "420" halves both axes of u and v, "422" the columns, "444" none.
+        chroma_location: Where a chroma sample lies among the luma samples it covers: "left",
+            "center", "topleft", "top", "bottomleft" or "bottom". "left" is on the even columns and
+            midway between two rows.
+        layout: "NHWC" for bytes, "NCHW" for what models work in.
+        out: The result's array to write to; None allocates.
+        threads: Number of threads; None is the default.
+
+    Returns:
+        uint8 (H, W, 3) for "NHWC", float32 (1, 3, H, W) in [0, 1] for "NCHW"; `out` where it was
+        given.
+
+    Raises:
+        InputTypeError: An argument has the wrong type or dtype.
+        InputError: An argument has the wrong shape, layout or value.
+    """
+    return _core.yuv_to_rgb(
+        y,
+        u,
+        v,
+        matrix,
+        full_range,
+        bit_depth,
+        subsampling,
+        chroma_location,
+        layout,
+        out,
+        _threads("yuv_to_rgb", threads),
+    )
+
+
+def rgb_to_yuv(
+    rgb: NDArray[Any],
+    *,
+    matrix: str = "bt709",
+    full_range: bool = False,
+    bit_depth: int = 8,
+    subsampling: str = "420",
+    chroma_location: str = "left",
+    out: tuple[Any, Any, Any] | None = None,
+    threads: int | None = None,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Turns RGB into a planar YUV picture in one pass.
+
+    With R, G, B in [0, 1], the matrix's Kr and Kb, and d the bit depth:
+    `E = Kr R + (1 - Kr - Kb) G + Kb B`, `Pb = (B - E) / (2 - 2 Kb)`, `Pr = (R - E) / (2 - 2 Kr)`;
+    limited range: `Y = 2**(d-8) (219 E + 16)`, `U, V = 2**(d-8) (224 Pb, Pr + 128)`;
+    full range: `Y = (2**d - 1) E`, `U, V = (2**d - 1) Pb, Pr + 2**(d-1)`; rounded half to even.
+    Chroma is first averaged with weights (1, 2, 1) / 4 around a chroma sample that lies on a luma
+    position and (1, 1) / 2 for one midway, with the edge repeated outside the picture.
+
+    Args:
+        rgb: uint8 (H, W, 3), or float32 (1, 3, H, W) in [0, 1]; values outside are clamped, NaN
+            counts as 0.
+        matrix: As in `yuv_to_rgb`, as are the next four.
+        full_range: Whether samples span the full range.
+        bit_depth: 8 or 10.
+        subsampling: "420", "422" or "444".
+        chroma_location: Where a chroma sample lies.
+        out: Planes (y, u, v) to write to, whose rows may stand apart; None allocates.
+        threads: Number of threads; None is the default.
+
+    Returns:
+        y, u and v: uint8 (H, W) and twice (H, W) with the halved axes rounded up; uint16 with
+        `bit_depth=10`.
+
+    Raises:
+        InputTypeError: An argument has the wrong type or dtype.
+        InputError: An argument has the wrong shape, layout or value.
+    """
+    op = "rgb_to_yuv"
+    out_y, out_u, out_v = _outputs(op, out, 3)
+    return _core.rgb_to_yuv(
+        rgb,
+        matrix,
+        full_range,
+        bit_depth,
+        subsampling,
+        chroma_location,
+        out_y,
+        out_u,
+        out_v,
+        _threads(op, threads),
+    )
+
+
+def rgb_to_luma(
+    frames: NDArray[np.uint8],
+    *,
+    out: tuple[Any, Any] | None = None,
+    threads: int | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Splits frames into luma and chroma, BT.601 full range.
+
+    With R, G, B in [0, 1]: `luma = 0.299 R + 0.587 G + 0.114 B`, `cb = (B - luma) / 1.772`,
+    `cr = (R - luma) / 1.402`; the chroma of grey is exactly 0.
+
+    Args:
+        frames: uint8 (N, H, W, 3), RGB.
+        out: Arrays (luma, chroma) to write to; None allocates.
+        threads: Number of threads; None is the default.
+
+    Returns:
+        luma, float32 (N, 1, H, W) in [0, 1], and chroma, float32 (N, 2, H, W) in [-0.5, 0.5], cb
+        then cr.
+
+    Raises:
+        InputTypeError: An argument has the wrong type or dtype.
+        InputError: An argument has the wrong shape, layout or value.
+    """
+    op = "rgb_to_luma"
+    out_luma, out_chroma = _outputs(op, out, 2)
+    return _core.rgb_to_luma(frames, out_luma, out_chroma, _threads(op, threads))
+
+
+def luma_to_rgb(
+    luma: NDArray[np.float32],
+    chroma: NDArray[np.float32],
+    *,
+    out: Any = None,
+    threads: int | None = None,
+) -> NDArray[np.uint8]:
+    """Joins luma and chroma of the same or a lower resolution to frames, BT.601 full range.
+
+    The inverse of `rgb_to_luma`, and exactly so where the sizes are equal. Chroma is enlarged
+    bilinearly with half-pixel centres; results are clamped and rounded half to even, NaN becomes 0.
+
+    Args:
+        luma: float32 (N, 1, s*H, s*W), s = 1, 2, 3 or 4; in [0, 1].
+        chroma: float32 (N, 2, H, W), cb then cr; in [-0.5, 0.5].
+        out: uint8 (N, s*H, s*W, 3) to write to; None allocates.
+        threads: Number of threads; None is the default.
+
+    Returns:
+        uint8 (N, s*H, s*W, 3), RGB; `out` where it was given.
+
+    Raises:
+        InputTypeError: An argument has the wrong type or dtype.
+        InputError: An argument has the wrong shape, layout or value.
+    """
+    return _core.luma_to_rgb(luma, chroma, out, _threads("luma_to_rgb", threads))
 
 
 def _threads(op: str, threads: int | None) -> int:
@@ -145,3 +322,15 @@ def _integer(op: str, name: str, value: int, low: int, high: int) -> None:
         raise InputTypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
     if not low <= value <= high:
         raise InputError(f"{op}: {name} must be from {low} to {high}, got {value}")
+
+
+def _outputs(op: str, out: Any, count: int) -> tuple[Any, ...]:
+    if out is None:
+        return (None,) * count
+    if not isinstance(out, tuple):
+        raise InputTypeError(
+            f"{op}: out must be a tuple of {count} arrays or None, got {type(out).__name__}"
+        )
+    if len(out) != count:
+        raise InputError(f"{op}: out must be a tuple of {count} arrays, got {len(out)}")
+    return out

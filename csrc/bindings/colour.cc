@@ -1,0 +1,126 @@
+#include "fastvid/ops/colour.h"
+
+#include <string>
+
+#include "array.h"
+#include "fastvid/core/error.h"
+#include "module.h"
+
+namespace fastvid::python {
+namespace {
+
+struct Choice {
+  const char* name;
+  int value;
+};
+constexpr Choice kMatrices[] = {{"bt601", static_cast<int>(YuvMatrix::kBt601)},
+                                {"bt709", static_cast<int>(YuvMatrix::kBt709)},
+                                {"bt2020", static_cast<int>(YuvMatrix::kBt2020)}};
+// The value holds shift_x and shift_y.
+constexpr Choice kSubsamplings[] = {{"420", 3}, {"422", 1}, {"444", 0}};
+constexpr Choice kLocations[] = {{"left", static_cast<int>(ChromaLocation::kLeft)},
+                                 {"center", static_cast<int>(ChromaLocation::kCenter)},
+                                 {"topleft", static_cast<int>(ChromaLocation::kTopLeft)},
+                                 {"top", static_cast<int>(ChromaLocation::kTop)},
+                                 {"bottomleft", static_cast<int>(ChromaLocation::kBottomLeft)},
+                                 {"bottom", static_cast<int>(ChromaLocation::kBottom)}};
+constexpr Choice kLayouts[] = {{"NHWC", static_cast<int>(RgbLayout::kInterleaved)},
+                               {"NCHW", static_cast<int>(RgbLayout::kPlanar)}};
+
+std::string type_name(const py::handle& object) {
+  return py::str(py::type::of(object).attr("__name__"));
+}
+
+template <size_t N>
+int choose(const char* op, const char* name, const py::handle& object, const Choice (&choices)[N]) {
+  const std::string subject = std::string(op) + ": " + name + " must be ";
+  if (!py::isinstance<py::str>(object)) {
+    throw InputTypeError(subject + "a str, got " + type_name(object));
+  }
+  std::string allowed;
+  for (size_t i = 0; i < N; ++i) {
+    if (PyUnicode_CompareWithASCIIString(object.ptr(), choices[i].name) == 0) {
+      return choices[i].value;
+    }
+    allowed += i == 0 ? "" : i + 1 == N ? " or " : ", ";
+    allowed += "'" + std::string(choices[i].name) + "'";
+  }
+  throw InputError(subject + allowed + ", got " + std::string(py::repr(object)));
+}
+
+YuvFormat format_of(const char* op, const py::object& matrix, const py::object& full_range,
+                    const py::object& bit_depth, const py::object& subsampling,
+                    const py::object& chroma_location) {
+  YuvFormat format;
+  format.matrix = static_cast<YuvMatrix>(choose(op, "matrix", matrix, kMatrices));
+  if (!py::isinstance<py::bool_>(full_range)) {
+    throw InputTypeError(std::string(op) + ": full_range must be a bool, got " +
+                         type_name(full_range));
+  }
+  format.full_range = full_range.cast<bool>();
+  if (!py::isinstance<py::int_>(bit_depth) || py::isinstance<py::bool_>(bit_depth)) {
+    throw InputTypeError(std::string(op) + ": bit_depth must be an int, got " +
+                         type_name(bit_depth));
+  }
+  if (!bit_depth.equal(py::int_(8)) && !bit_depth.equal(py::int_(10))) {
+    throw InputError(std::string(op) + ": bit_depth must be 8 or 10, got " +
+                     std::string(py::str(bit_depth)));
+  }
+  format.bit_depth = bit_depth.cast<int>();
+  const int shifts = choose(op, "subsampling", subsampling, kSubsamplings);
+  format.shift_x = shifts & 1;
+  format.shift_y = shifts >> 1;
+  format.location =
+      static_cast<ChromaLocation>(choose(op, "chroma_location", chroma_location, kLocations));
+  return format;
+}
+
+py::object py_yuv_to_rgb(const py::object& y, const py::object& u, const py::object& v,
+                         const py::object& matrix, const py::object& full_range,
+                         const py::object& bit_depth, const py::object& subsampling,
+                         const py::object& chroma_location, const py::object& layout,
+                         const py::object& out, int threads) {
+  constexpr const char* op = "yuv_to_rgb";
+  const YuvFormat format =
+      format_of(op, matrix, full_range, bit_depth, subsampling, chroma_location);
+  const auto wanted = static_cast<RgbLayout>(choose(op, "layout", layout, kLayouts));
+  const YuvTensors yuv{input(op, "y", y, Rows::kMayBeStrided),
+                       input(op, "u", u, Rows::kMayBeStrided),
+                       input(op, "v", v, Rows::kMayBeStrided)};
+  const Tensor expected = yuv_to_rgb_output(yuv, format, wanted);
+  Output result = output(op, out, expected, yuv.y);
+  require_dtype(op, result.tensor, expected.dtype);
+  run(result, threads, [&](const Executor& e) { yuv_to_rgb(yuv, result.tensor, format, e); });
+  return result.object;
+}
+
+py::tuple py_rgb_to_yuv(const py::object& rgb, const py::object& matrix,
+                        const py::object& full_range, const py::object& bit_depth,
+                        const py::object& subsampling, const py::object& chroma_location,
+                        const py::object& out_y, const py::object& out_u, const py::object& out_v,
+                        int threads) {
+  constexpr const char* op = "rgb_to_yuv";
+  const YuvFormat format =
+      format_of(op, matrix, full_range, bit_depth, subsampling, chroma_location);
+  const Tensor in = input(op, "rgb", rgb);
+  const YuvTensors expected = rgb_to_yuv_output(in, format);
+  Output y = output(op, out_y, expected.y, in, Rows::kMayBeStrided);
+  Output u = output(op, out_u, expected.u, in, Rows::kMayBeStrided);
+  Output v = output(op, out_v, expected.v, in, Rows::kMayBeStrided);
+  const YuvTensors planes{y.tensor, u.tensor, v.tensor};
+  run(y, threads, [&](const Executor& e) { rgb_to_yuv(in, planes, format, e); });
+  return py::make_tuple(y.object, u.object, v.object);
+}
+
+}  // namespace
+
+void register_colour(py::module_& m) {
+  m.def("yuv_to_rgb", &py_yuv_to_rgb, py::arg("y"), py::arg("u"), py::arg("v"), py::arg("matrix"),
+        py::arg("full_range"), py::arg("bit_depth"), py::arg("subsampling"),
+        py::arg("chroma_location"), py::arg("layout"), py::arg("out"), py::arg("threads"));
+  m.def("rgb_to_yuv", &py_rgb_to_yuv, py::arg("rgb"), py::arg("matrix"), py::arg("full_range"),
+        py::arg("bit_depth"), py::arg("subsampling"), py::arg("chroma_location"), py::arg("out_y"),
+        py::arg("out_u"), py::arg("out_v"), py::arg("threads"));
+}
+
+}  // namespace fastvid::python
