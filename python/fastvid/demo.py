@@ -30,6 +30,7 @@ from fastvid.metrics import psnr
 from fastvid.scene import Scene
 from fastvid.upscaler import Upscaler
 from fastvid.video import Video
+from fastvid.video.target import Target
 
 FPS = 60
 _TIMED_PAIRS = 20
@@ -142,6 +143,8 @@ def run(
         raise InputError(f"seed: argument must be at least 0, got {seed}")
     if not 0.1 <= seconds <= 20:
         raise InputError(f"seconds: argument must be from 0.1 to 20, got {seconds}")
+    if picture is not None:
+        Target(picture, overwrite=overwrite).discard()
     say = log or (lambda line: None)
     with Interpolator(interpolator, **device) as between, Upscaler(upscaler, **device) as larger:
         comparison = _Comparison(Scene(*size, seed=seed), round(seconds * FPS / 2), between, larger)
