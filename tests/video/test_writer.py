@@ -21,7 +21,7 @@ class _Stamped:
 
     truncated = False
 
-    def __init__(self, stamps: list[Fraction], last: Fraction, size=(64, 48), **info) -> None:
+    def __init__(self, stamps: list[Fraction], last: Fraction, size=(80, 64), **info) -> None:
         self.warnings: list[str] = []
         self._stamps, self._last, self._size = stamps, last, size
         values = {"fps": Fraction(25), "time_base": Fraction(1, 12000), **info}
@@ -85,10 +85,19 @@ def test_stamps_finer_than_the_source_are_exact(tmp_path: Path):
 
 
 def test_matroska_says_that_it_rounds(tmp_path: Path):
-    result = _source().video().save(tmp_path / "a.mkv")
+    stamps = [Fraction(n * n, 700) for n in range(1, 13)]
+    source = _Stamped(stamps, Fraction(1, 30), time_base=Fraction(1, 2100))
+    result = source.video().save(tmp_path / "a.mkv")
     assert any("1 ms" in warning for warning in result.warnings)
-    for frame, stamp in zip(Video.open(tmp_path / "a.mkv"), VFR, strict=True):
-        assert abs(frame.time + Fraction(7, 12000) - Fraction(stamp, 12000)) <= Fraction(1, 500)
+    frames = list(Video.open(tmp_path / "a.mkv"))
+    for frame, stamp in zip(frames, stamps, strict=True):
+        assert abs(frame.time - frames[0].time - stamp + stamps[0]) <= Fraction(1, 1000)
+
+
+def test_matroska_refuses_frames_it_would_merge(tmp_path: Path, no_leftovers):
+    with pytest.raises(OutputError, match="1 ms apart"):
+        _source().video().save(tmp_path / "a.mkv")
+    no_leftovers()
 
 
 @pytest.mark.parametrize(
@@ -103,7 +112,8 @@ def test_matroska_says_that_it_rounds(tmp_path: Path):
 )
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "h264"), ("a.mkv", "hevc"), ("a.mp4", "av1")])
 def test_colour_tags_are_kept(tmp_path: Path, name: str, codec: str, colour: Colour):
-    video = _source(colour=colour).video()
+    stamps = [Fraction(n, 25) for n in range(4)]
+    video = _Stamped(stamps, Fraction(1, 25), colour=colour).video()
     video.save(tmp_path / name, codec=codec)
     assert Video.open(tmp_path / name).info.colour == colour
 
@@ -166,21 +176,31 @@ def test_y4m_refuses_a_varying_rate(tmp_path: Path, no_leftovers):
     no_leftovers()
 
 
-@pytest.mark.parametrize("size", [(63, 48), (64, 47), (33, 17), (2, 2), (16, 16)])
-@pytest.mark.parametrize("codec", ["h264", "hevc"])
+@pytest.mark.parametrize(
+    ("codec", "size"),
+    [
+        *(("h264", size) for size in ((63, 48), (64, 47), (33, 17), (2, 2), (1, 1), (1, 9))),
+        *(("hevc", size) for size in ((64, 64), (65, 64), (64, 65), (97, 65))),
+    ],
+)
 def test_odd_and_small_sizes(tmp_path: Path, size: tuple[int, int], codec: str):
     frames = np.full((3, size[1], size[0], 3), (90, 140, 60), np.uint8)
-    try:
-        result = Video.from_frames(frames, 25).save(tmp_path / "a.mp4", codec=codec)
-    except OutputError as error:
-        assert codec == "hevc"
-        assert f"{size[0]}x{size[1]}" in str(error)
-        return
+    result = Video.from_frames(frames, 25).save(tmp_path / "a.mp4", codec=codec)
     odd = size[0] % 2 or size[1] % 2
     assert any("4:4:4" in warning for warning in result.warnings) == bool(odd)
     video = Video.open(tmp_path / "a.mp4")
     assert video.size == size
     assert np.abs(video.frames().astype(int) - frames).max() <= 4
+
+
+@pytest.mark.parametrize(("codec", "size"), [("hevc", (34, 34)), ("av1", (2, 2))])
+def test_size_below_what_the_codec_holds_is_refused(
+    tmp_path: Path, codec: str, size: tuple[int, int], no_leftovers
+):
+    frames = np.zeros((2, size[1], size[0], 3), np.uint8)
+    with pytest.raises(OutputError, match=f"{size[0]}x{size[1]}"):
+        Video.from_frames(frames, 25).save(tmp_path / "a.mp4", codec=codec)
+    no_leftovers()
 
 
 def test_odd_av1_is_refused(tmp_path: Path, no_leftovers):
@@ -223,10 +243,10 @@ def test_audio_packets_are_untouched(
     assert result.audio_tracks == 1
     assert packet_hashes(tmp_path / name, "audio") == packet_hashes(path, "audio")
     with av.open(str(path)) as before, av.open(str(tmp_path / name)) as after:
-        rate = before.streams.audio[0].codec_context.sample_rate
         old = sum(frame.samples for frame in before.decode(audio=0))
         new = sum(frame.samples for frame in after.decode(audio=0))
-        assert abs(old - new) <= rate / 100
+        # A format may state the encoder's delay or its padding, which is less than two packets.
+        assert abs(old - new) <= 1024
 
 
 def test_audio_that_does_not_fit_is_refused_and_can_be_dropped(
@@ -302,7 +322,7 @@ def test_no_frames_is_an_error(tmp_path: Path, no_leftovers):
 
 
 def test_one_frame_is_enough(tmp_path: Path):
-    frames = np.full((1, 48, 64, 3), 100, np.uint8)
+    frames = np.full((1, 64, 64, 3), 100, np.uint8)
     for codec in ("h264", "hevc", "av1", "lossless"):
         result = Video.from_frames(frames, 10).save(
             tmp_path / "a.mp4", codec=codec, overwrite=True

@@ -89,8 +89,7 @@ def colour_of(frame: VideoFrame, path: str) -> Colour:
         )
     matrix = _MATRIX.get(number, "")
     if matrix in ("", "rgb"):
-        large = frame.width >= 1280 or frame.height > 576
-        matrix = "bt709" if large else "smpte170m"
+        matrix = Colour.default_matrix(frame.width, frame.height)
     full = int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj")
     return Colour(matrix, primaries, transfer, full)
 
@@ -132,7 +131,28 @@ def plane(frame: VideoFrame, index: int, dtype: npt.DTypeLike) -> npt.NDArray[An
 
 def to_rgb(frame: VideoFrame, colour: Colour, chroma_location: str) -> RgbImage:
     """A decoded frame as uint8 RGB, (H, W, 3), in the orientation in which it is stored."""
-    return np.ascontiguousarray(_swscale_rgb(frame, colour))
+    from fastvid import ops
+
+    layout = _PLANAR.get(frame.format.name)
+    if layout is None or any(part.line_size < 0 for part in frame.planes):
+        return np.ascontiguousarray(_swscale_rgb(frame, colour))
+    subsampling, bits = layout
+    dtype = np.uint16 if bits > 8 else np.uint8
+    rgb: RgbImage = ops.yuv_to_rgb(
+        *(plane(frame, index, dtype) for index in range(3)),
+        matrix=colour.conversion,
+        full_range=colour.full_range,
+        bit_depth=bits,
+        subsampling=subsampling,
+        chroma_location=chroma_location,
+        threads=_threads(frame.width, frame.height),
+    )
+    return rgb
+
+
+def _threads(width: int, height: int) -> int | None:
+    # One thread converts 1080p faster than it decodes; more would take cores from the stages.
+    return 1 if width * height <= 1920 * 1088 else None
 
 
 def _swscale_rgb(frame: VideoFrame, colour: Colour) -> npt.NDArray[np.uint8]:
@@ -168,24 +188,28 @@ def fill(frame: VideoFrame, image: RgbImage, colour: Colour) -> None:
             pixels = rows[:, : 4 * image.shape[1]].reshape(*image.shape[:2], 4)
             pixels[..., :3] = image[..., ::-1]
         return
-    for index, samples in enumerate(to_yuv(image, colour, _PLANAR[name][0])):
-        plane(frame, index, np.uint8)[:] = samples
+    planes = tuple(plane(frame, index, np.uint8) for index in range(3))
+    to_yuv(image, colour, _PLANAR[name][0], out=planes)
 
 
 def to_yuv(
-    image: RgbImage, colour: Colour, subsampling: str
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """uint8 RGB (H, W, 3) as planes y, u, v of 8 bits with the tags of `colour`."""
-    from av import VideoFrame
+    image: RgbImage,
+    colour: Colour,
+    subsampling: str,
+    out: tuple[npt.NDArray[Any], ...] | None = None,
+) -> tuple[npt.NDArray[Any], ...]:
+    """uint8 RGB (H, W, 3) as 8-bit planes y, u, v with the tags of `colour`, chroma to the left."""
+    from fastvid import ops
 
-    matrix = {"bt709": 1, "bt601": 5, "bt2020": 9}[colour.conversion]
-    yuv = VideoFrame.from_ndarray(image, format="rgb24").reformat(
-        format=f"yuv{subsampling}p",
-        dst_colorspace=matrix,
-        src_color_range=2,
-        dst_color_range=2 if colour.full_range else 1,
+    planes: tuple[npt.NDArray[Any], ...] = ops.rgb_to_yuv(
+        image,
+        matrix=colour.conversion,
+        full_range=colour.full_range,
+        subsampling=subsampling,
+        out=out,  # type: ignore[arg-type]
+        threads=_threads(image.shape[1], image.shape[0]),
     )
-    return plane(yuv, 0, np.uint8), plane(yuv, 1, np.uint8), plane(yuv, 2, np.uint8)
+    return planes
 
 
 def orientation(frame: VideoFrame, path: str) -> tuple[int, bool]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING
 
 from fastvid.errors import InputError, OutputError
 from fastvid.video import colour as colours
 from fastvid.video.target import Target, output_errors
-from fastvid.video.types import Frame, VideoInfo
+from fastvid.video.types import Colour, Frame, VideoInfo
 
 _JITTER = Fraction(1, 1000)
 """Seconds that a constant rate may seem to vary by: what Matroska rounds time stamps to."""
@@ -38,7 +39,9 @@ class Y4mWriter:
         self.copied = {"audio": 0, "subtitle": 0}
         self._target = target
         self._info = info
-        self._colour = info.colour.encoded()
+        # The format has no tag for the matrix, so the one that readers assume is used.
+        matrix = Colour.default_matrix(info.width, info.height)
+        self._colour = replace(info.colour.encoded(), matrix=matrix)
         self._first: Fraction | None = None
         self._count = 0
         self._file: IO[bytes] | None = None

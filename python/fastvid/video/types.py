@@ -42,6 +42,11 @@ class Colour:
     transfer: str = "iec61966-2-1"
     full_range: bool = True
 
+    @staticmethod
+    def default_matrix(width: int, height: int) -> str:
+        """The matrix of YUV pictures whose file names none."""
+        return "bt709" if width >= 1280 or height > 576 else "smpte170m"
+
     @property
     def conversion(self) -> str:
         """The matrix as `fastvid.ops` names it: `bt601`, `bt709` or `bt2020`."""

@@ -31,6 +31,7 @@ FORMATS = {
 
 _MAX_TIMESCALE = 2**31 - 1
 _LOOKAHEAD = 2
+_SMALLEST_HEVC = 64
 _ENCODERS = {"h264": "libx264", "hevc": "libx265", "av1": "libsvtav1"}
 _PRESETS = {
     "h264": ("veryfast", "medium", "slow"),
@@ -155,6 +156,7 @@ class FileWriter:
         self._first_pts: int | None = None
         self._first_dts: int | None = None
         self._rounded = 0
+        self._shown = Fraction(0)
         self._end = Fraction(0)
 
     def _choose(self) -> tuple[str, str]:
@@ -165,6 +167,14 @@ class FileWriter:
             raise OutputError(f"{path}: a .webm file must hold av1, got {codec}")
         if self._format == "mpegts" and codec not in ("h264", "hevc"):
             raise OutputError(f"{path}: a .ts file must hold h264 or hevc, got {codec}")
+        small = min(self._info.width, self._info.height) < _SMALLEST_HEVC
+        if codec == "hevc" and small:
+            # x265 overruns its own buffers for some smaller sizes and aborts the process.
+            raise OutputError(
+                f"{path}: hevc must have at least {_SMALLEST_HEVC} pixels on both sides, got "
+                f"{self._info.width}x{self._info.height}",
+                hint="use codec h264 or lossless",
+            )
         if codec == "lossless":
             return ("ffv1", "bgr0") if self._format == "matroska" else ("libx264rgb", "rgb24")
         if not odd:
@@ -203,6 +213,14 @@ class FileWriter:
                 f"frame: time and duration must move forward, got {frame.time} s for "
                 f"{frame.duration} s after {self._end} s"
             )
+        if self._format in ("matroska", "webm") and self._end:
+            if round(1000 * frame.time) <= round(1000 * self._shown):
+                raise OutputError(
+                    f"{self._target.path}: {self._format} must have frames at least 1 ms apart, "
+                    f"got {float(frame.time - self._shown):g} s",
+                    hint="write .mp4",
+                )
+        self._shown = frame.time
         self._end = frame.time + frame.duration
 
     def _open(self) -> None:
@@ -355,7 +373,7 @@ class FileWriter:
                 self._output.close()
         if self._rounded:
             self.warnings.append(f"{self._rounded} time stamps were rounded to {self._unit} s")
-        if self._format == "matroska" and (1000 * self._end).denominator != 1:
+        if self._format in ("matroska", "webm") and (1000 * self._end).denominator != 1:
             self.warnings.append("Matroska rounds time stamps to 1 ms")
 
     def _finish_last(self) -> None:
