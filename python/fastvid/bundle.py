@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -311,7 +310,7 @@ def write_bundle(
         raise OutputError(f"folder: {str(target)!r} must not exist", hint=hint)
     for path in files:
         _safe_files.check_path(path, "files: name")
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
+    temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}.part")
     try:
         temporary.mkdir()
         _write_files(temporary, manifest, files)

@@ -14,6 +14,7 @@ import tiny_models as tiny
 
 from fastvid import backends, devices
 from fastvid.backends import _onnxruntime_setup as setup
+from fastvid.backends import _placement
 from fastvid.devices import CudaDevice, CudaDriver
 from fastvid.errors import NoDeviceError
 
@@ -156,3 +157,23 @@ def test_quota_limits_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(devices, "_cgroup_quota", lambda quota=quota: quota)
         assert devices.available_cpus() == cpus
     devices.available_cpus.cache_clear()
+
+
+def test_nodes_on_the_cpu_are_counted_and_only_shape_arithmetic_may_be_there() -> None:
+    ort = setup.runtime()
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if not hasattr(ort.InferenceSession, "get_provider_graph_assignment_info"):
+        pytest.skip("this onnxruntime does not tell where nodes run")
+    shape = [
+        onnx.helper.make_node("Shape", ["x"], ["s"]),
+        onnx.helper.make_node("Reshape", ["x", "s"], ["r"]),
+        onnx.helper.make_node("Softmax", ["r"], ["y"]),
+    ]
+    session = ort.InferenceSession(
+        tiny.model(shape, [tiny.X], [tiny.Y]), options, providers=[setup.CPU]
+    )
+    nodes = _placement.cpu_nodes(session, setup.CPU)
+    assert nodes["Softmax"] == 1
+    assert _placement.beyond_shapes(nodes) == ["Softmax"]
+    assert _placement.cpu_nodes(session, setup.CUDA).total() == 0

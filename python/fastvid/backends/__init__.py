@@ -40,6 +40,8 @@ class GraphReport:
     """Threads of the CPU provider; other providers use one to feed the device."""
     custom_ops: bool
     """Whether operators of fastvid run inside the graph."""
+    shape_nodes_on_cpu: int
+    """Nodes that a graph on another device leaves on the CPU, all of them shape arithmetic."""
     file: str
     sha256: str
     load_seconds: float
@@ -48,9 +50,12 @@ class GraphReport:
         """One line for people."""
         ops = ", with fastvid operators" if self.custom_ops else ""
         threads = f", {self.threads} threads" if self.device == "cpu" else ""
+        shapes = (
+            f", {self.shape_nodes_on_cpu} shape nodes on cpu" if self.shape_nodes_on_cpu else ""
+        )
         return (
             f"{self.graph}: {self.backend} {self.version}, {self.provider} on {self.device}"
-            f"{threads}{ops}"
+            f"{threads}{ops}{shapes}"
         )
 
 

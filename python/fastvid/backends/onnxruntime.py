@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fastvid._specs import GraphSpec, TensorSpec
-from fastvid.backends import GraphReport, Report, _onnxruntime_setup
+from fastvid.backends import GraphReport, Report, _onnxruntime_setup, _placement
 from fastvid.backends._checks import InputCheck, check_finite
 from fastvid.backends._onnx_file import opset_imports
 from fastvid.backends._onnxruntime_setup import (
@@ -45,6 +45,9 @@ _SPINNING = False
 
 # Without it a graph loaded from bytes reads weights it names from the working directory.
 _NO_FOLDER = "/dev/null/none"
+
+_NO_CPU = "session.disable_cpu_ep_fallback"
+_RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 
 _FATAL = 4
 _OUT_OF_MEMORY = (
@@ -239,32 +242,18 @@ class _Loader:
         model = self._bundle.read(graph.file)
         external = {path: self._bundle.read(path) for path in graph.external_data}
         custom_ops = _uses_operators(graph, model)
-        options = _session_options(ort, graph, device, self._threads, external, custom_ops)
-        if hasattr(options, "set_load_cancellation_flag"):
-            call.on_cancel = lambda: options.set_load_cancellation_flag(True)
-        provider: Any = CPU
-        if device.kind == "cuda":
-            # TF32 would round products to 10 bits without anybody having asked.
-            provider = (CUDA, {"device_id": device.index, "use_tf32": 0})
-        try:
-            session = ort.InferenceSession(model, options, providers=[provider], enable_fallback=0)
-        except Exception as error:
-            if call.cancelled:
-                raise CancelledError(f"{graph.name}: loading was cancelled") from None
-            _raise_load_error(graph, device, error, custom_ops=custom_ops)
-        actual = session.get_providers()[0]
-        if actual != (CUDA if device.kind == "cuda" else CPU):
-            raise DeviceError(f"{graph.name}: must run on {device}, onnxruntime chose {actual}")
+        session, on_cpu = self._create(graph, device, model, external, custom_ops, call)
         _check_signature(graph, "inputs", session.get_inputs())
         _check_signature(graph, "outputs", session.get_outputs())
         report = GraphReport(
             graph=graph.name,
             backend="onnxruntime",
             version=str(ort.__version__),
-            provider=actual,
+            provider=CUDA if device.kind == "cuda" else CPU,
             device=str(device),
             threads=self._threads if device.kind == "cpu" else 1,
             custom_ops=custom_ops,
+            shape_nodes_on_cpu=on_cpu,
             file=graph.file,
             sha256=self._bundle.files[graph.file].sha256,
             load_seconds=round(time.perf_counter() - start, 6),
@@ -272,6 +261,60 @@ class _Loader:
         check = InputCheck(graph, self._bundle.size_rule)
         keep = list(external.values())
         return OnnxSession(graph, session, keep, self._worker, check, report, finite=self._finite)
+
+    def _create(
+        self,
+        graph: GraphSpec,
+        device: Device,
+        model: bytes,
+        external: Mapping[str, bytes],
+        custom_ops: bool,
+        call: Call[OnnxModel],
+    ) -> tuple[Any, int]:
+        """The session, and how many nodes a session for another device left on the CPU."""
+        ort = _onnxruntime_setup.runtime()
+
+        def create(*entries: str) -> Any:
+            options = _session_options(ort, graph, device, self._threads, external, custom_ops)
+            for entry in entries:
+                options.add_session_config_entry(entry, "1")
+            if hasattr(options, "set_load_cancellation_flag"):
+                call.on_cancel = lambda: options.set_load_cancellation_flag(True)
+            # TF32 would round products to 10 bits without anybody having asked.
+            cuda = (CUDA, {"device_id": device.index, "use_tf32": 0})
+            provider = cuda if device.kind == "cuda" else CPU
+            return ort.InferenceSession(model, options, providers=[provider], enable_fallback=0)
+
+        try:
+            if device.kind == "cpu":
+                return _require_provider(graph, create(), CPU), 0
+            try:
+                return _require_provider(graph, create(_NO_CPU), CUDA), 0
+            except Exception as error:
+                if _placement.REFUSED_FALLBACK not in str(error):
+                    raise
+            session = _require_provider(graph, create(_RECORD_PLACEMENT), CUDA)
+            nodes = _placement.cpu_nodes(session, CPU)
+        except FastvidError:
+            raise
+        except Exception as error:
+            if call.cancelled:
+                raise CancelledError(f"{graph.name}: loading was cancelled") from None
+            _raise_load_error(graph, device, error)
+        if refused := _placement.beyond_shapes(nodes):
+            raise UnsupportedModelError(
+                f"{graph.name}: {graph.file} cannot run on {device}, onnxruntime leaves "
+                f"{', '.join(refused)} on the CPU",
+                hint="device='cpu' runs it",
+            )
+        return session, nodes.total()
+
+
+def _require_provider(graph: GraphSpec, session: Any, provider: str) -> Any:
+    actual = session.get_providers()[0]
+    if actual != provider:
+        raise DeviceError(f"{graph.name}: must run on {provider}, onnxruntime chose {actual}")
+    return session
 
 
 def _uses_operators(graph: GraphSpec, model: bytes) -> bool:
@@ -303,8 +346,6 @@ def _session_options(
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", _NO_FOLDER
     )
-    if device.kind == "cuda":
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if custom_ops:
         library = _onnxruntime_setup.operators_library()
         try:
@@ -370,16 +411,13 @@ def _raise_if_out_of_memory(what: str, error: Exception) -> None:
         ) from None
 
 
-def _raise_load_error(
-    graph: GraphSpec, device: Device, error: Exception, *, custom_ops: bool
-) -> NoReturn:
+def _raise_load_error(graph: GraphSpec, device: Device, error: Exception) -> NoReturn:
     _raise_if_out_of_memory(f"{graph.name}: loading {graph.file}", error)
     kind, text = type(error).__name__, first_line(error)
     if device.kind == "cuda":
-        why = " (it uses operators of fastvid)" if custom_ops else ""
         raise UnsupportedModelError(
-            f"{graph.name}: {graph.file} cannot run entirely on {device}{why}: {text}",
-            hint="device='cpu' runs it",
+            f"{graph.name}: {graph.file} cannot run on {device}: {text}",
+            hint="device='cpu' may run it",
         ) from None
     damaged = kind in ("InvalidProtobuf", "InvalidArgument", "UnicodeDecodeError")
     cls = ModelError if damaged else UnsupportedModelError
