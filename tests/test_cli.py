@@ -45,7 +45,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight frames of 64x64 at 10 frames per second."""
     path = tmp_path_factory.mktemp("clips") / "clip.mkv"
     scene = Scene(64, 64, seed=1)
-    Video.from_frames([scene.frame(k / 40) for k in range(8)], 10).save(path)
+    Video.from_frames([scene.draw(k / 40) for k in range(8)], 10).save(path)
     return path
 
 
@@ -459,7 +459,7 @@ def test_signals_stop_at_once_and_leave_nothing(
     clip, folder = tmp_path / "long.mkv", tmp_path / "out"
     folder.mkdir()
     scene = Scene(160, 120, seed=2)
-    pictures = [scene.frame(k / 30) for k in range(8)]
+    pictures = [scene.draw(k / 30) for k in range(8)]
     Video.from_frames((pictures[k % 8] for k in range(600)), 30).save(clip)
     arguments = command(
         "run", clip, "-o", folder / "out.mp4", "--interpolate", 16, "--upscale", 3,

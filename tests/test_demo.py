@@ -37,21 +37,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_scene_follows_from_seed_and_time_alone() -> None:
     first, second = Scene(160, 96, seed=4), Scene(160, 96, seed=4)
-    second.frame(1.0)
-    np.testing.assert_array_equal(first.frame(0.25), second.frame(0.25))
-    assert not np.array_equal(first.frame(0.25), Scene(160, 96, seed=5).frame(0.25))
+    second.draw(1.0)
+    np.testing.assert_array_equal(first.draw(0.25), second.draw(0.25))
+    assert not np.array_equal(first.draw(0.25), Scene(160, 96, seed=5).draw(0.25))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_scene_moves_steadily(seed: int) -> None:
     scene = Scene(160, 96, seed=seed)
-    frames = [scene.frame(0.3 + k / 60).astype(float) for k in range(4)]
+    frames = [scene.draw(0.3 + k / 60).astype(float) for k in range(4)]
     near, _, far = (np.abs(f - frames[0]).mean() for f in frames[1:])
     assert 0 < near < far
 
 
 def test_scene_has_detail_and_uses_the_range() -> None:
-    frame = Scene(320, 180, seed=0).frame(0.0)
+    frame = Scene(320, 180, seed=0).draw(0.0)
     assert frame.shape == (180, 320, 3)
     assert frame.dtype == np.uint8
     assert frame.std() > 30
@@ -199,7 +199,7 @@ def test_demo_measures_both_tasks_and_writes_the_comparison(
         assert stream.average_rate == 60
     assert len(pictures) == 11
     # The last panel is the truth.
-    truth = Scene(192, 128, seed=3).frame(5 / 60)
+    truth = Scene(192, 128, seed=3).draw(5 / 60)
     panel = pictures[5][128:, 192:]
     assert psnr(panel[30:], truth[30:]) > 24
     # The model of this test is frame averaging itself, up to the rounding of halves.

@@ -254,7 +254,7 @@ def halves(count: int) -> list[np.ndarray]:
     from fastvid.scene import Scene
 
     scenes = [Scene(160, 96, seed=seed) for seed in (1, 2)]
-    return [scenes[k >= count // 2].frame(k / 30) for k in range(count)]
+    return [scenes[k >= count // 2].draw(k / 30) for k in range(count)]
 
 
 def test_frames_are_repeated_at_a_cut(blend: Interpolator) -> None:
@@ -387,7 +387,7 @@ def test_shipped_model_beats_averaging_on_the_drawn_scene() -> None:
     from fastvid.scene import Scene
 
     scene = Scene(256, 160, seed=3)
-    first, truth, second = (scene.frame(0.5 + k / 60) for k in range(3))
+    first, truth, second = (scene.draw(0.5 + k / 60) for k in range(3))
     average = np.rint((first.astype(float) + second) / 2)
     with Interpolator(device="cpu") as model:
         result = model.between(first, second)

@@ -19,26 +19,26 @@ def cut_between(first: np.ndarray, second: np.ndarray) -> bool:
 @pytest.mark.parametrize("size", [(640, 360), (320, 180), (64, 64)])
 @pytest.mark.parametrize("seed", range(4))
 def test_change_of_scene_is_a_cut(seed: int, size: tuple[int, int]) -> None:
-    first = Scene(*size, seed=seed).frame(0.5)
-    second = Scene(*size, seed=seed + 10).frame(0.5)
+    first = Scene(*size, seed=seed).draw(0.5)
+    second = Scene(*size, seed=seed + 10).draw(0.5)
     assert cut_between(first, second)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_motion_is_no_cut(seed: int) -> None:
     scene = Scene(320, 180, seed=seed)
-    frames = [scene.frame(k / 24) for k in range(6)]
+    frames = [scene.draw(k / 24) for k in range(6)]
     assert not any(cut_between(a, b) for a, b in itertools.pairwise(frames))
 
 
 def test_fast_pan_is_no_cut() -> None:
-    wide = Scene(640, 256, seed=3).frame(0.0)
+    wide = Scene(640, 256, seed=3).draw(0.0)
     frames = [wide[:, 24 * k : 24 * k + 400] for k in range(8)]
     assert not any(cut_between(a, b) for a, b in itertools.pairwise(frames))
 
 
 def test_fade_is_no_cut() -> None:
-    picture = Scene(320, 180, seed=2).frame(0.0).astype(float)
+    picture = Scene(320, 180, seed=2).draw(0.0).astype(float)
     frames = [(picture * (1 - k / 12)).astype(np.uint8) for k in range(12)]
     assert not any(cut_between(a, b) for a, b in itertools.pairwise(frames))
 

@@ -191,7 +191,7 @@ class _Comparison:
         self.middle: FrameArray = np.zeros((1, 1, 3), np.uint8)
 
     def truth(self, index: int) -> FrameArray:
-        return self.scene.frame(index / FPS)
+        return self.scene.draw(index / FPS)
 
     def reduced(self, picture: FrameArray) -> FrameArray:
         return resize_bicubic(picture, self.scene.height // 2, self.scene.width // 2)

@@ -150,7 +150,7 @@ class Scene:
         ]
         self._shapes = [_place(rng, index, *kind) for index, kind in enumerate(kinds)]
 
-    def frame(self, time: float) -> NDArray[np.uint8]:
+    def draw(self, time: float) -> NDArray[np.uint8]:
         """The picture at a time.
 
         Args:
@@ -161,7 +161,7 @@ class Scene:
         """
         canvas = self._background(float(time))
         for shape in self._shapes:
-            self._draw(canvas, shape, float(time))
+            self._add(canvas, shape, float(time))
         return to_uint8(canvas)
 
     def _background(self, time: float) -> NDArray[np.float32]:
@@ -172,7 +172,7 @@ class Scene:
         rows = sample_axis(self._texture, y, 0, edge="wrap")
         return sample_axis(rows, x, 1, edge="wrap")
 
-    def _draw(self, canvas: NDArray[np.float32], shape: _Shape, time: float) -> None:
+    def _add(self, canvas: NDArray[np.float32], shape: _Shape, time: float) -> None:
         radius = shape.radius * self.height
         x = shape.centre[0] * self.width + shape.reach[0] * self.height * math.sin(
             shape.rate[0] * time + shape.phase
