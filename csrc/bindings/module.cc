@@ -62,5 +62,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("default_threads", &default_threads);
   python::register_colour(m);
   python::register_inverse_search(m);
+  python::register_luma(m);
   python::register_planar(m);
+  python::register_warp(m);
+  python::register_warp_blend(m);
 }

@@ -7,6 +7,9 @@ namespace fastvid::python {
 
 void register_colour(pybind11::module_& m);
 void register_inverse_search(pybind11::module_& m);
+void register_luma(pybind11::module_& m);
 void register_planar(pybind11::module_& m);
+void register_warp(pybind11::module_& m);
+void register_warp_blend(pybind11::module_& m);
 
 }  // namespace fastvid::python

@@ -52,3 +52,14 @@ def rgb_to_luma(
     frames: Any, out_luma: Any, out_chroma: Any, threads: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 def luma_to_rgb(luma: Any, chroma: Any, out: Any, threads: int) -> NDArray[np.uint8]: ...
+def warp(image: Any, flow: Any, zeros: bool, out: Any, threads: int) -> NDArray[np.float32]: ...
+def warp_blend(
+    image0: Any,
+    image1: Any,
+    flow: Any,
+    mask: Any,
+    residual: Any,
+    out: Any,
+    to_uint8: bool,
+    threads: int,
+) -> NDArray[Any]: ...

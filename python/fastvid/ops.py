@@ -31,6 +31,8 @@ __all__ = [
     "rgb_to_luma",
     "rgb_to_planar",
     "rgb_to_yuv",
+    "warp",
+    "warp_blend",
     "yuv_to_rgb",
 ]
 
@@ -79,6 +81,88 @@ def planar_to_rgb(
         InputError: An argument has the wrong shape, layout or value.
     """
     return _core.planar_to_rgb(x, out, _threads("planar_to_rgb", threads))
+
+
+def warp(
+    image: NDArray[np.float32],
+    flow: NDArray[np.float32],
+    *,
+    padding: str = "border",
+    out: Any = None,
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Warps images backwards by a flow in pixels.
+
+    `out[n, c, y, x] = image[n, c, y + dy, x + dx]`, bilinear, with `(dx, dy) = flow[n, :, y, x]`.
+
+    Args:
+        image: float32 (N, C, H, W), any range.
+        flow: float32 (N, 2, h, w) in pixels of the image, dx first. `h = ceil(H / k)` and
+            `w = ceil(W / k)` with k in 1, 2, 4, 8: a coarser flow is upsampled bilinearly with
+            pixel centres at halves and clamped at the edge, its values unscaled. A NaN displaces
+            by 0, an infinity far outside the image.
+        padding: What lies outside the image: "border" repeats its edge, "zeros" is 0.
+        out: float32 (N, C, H, W) to write to; None allocates.
+        threads: Number of threads; None is the default.
+
+    Returns:
+        float32 (N, C, H, W); `out` where it was given.
+
+    Raises:
+        InputTypeError: An argument has the wrong type or dtype.
+        InputError: An argument has the wrong shape, layout or value.
+    """
+    zeros = _choice("warp", "padding", padding, ("border", "zeros")) == "zeros"
+    return _core.warp(image, flow, zeros, out, _threads("warp", threads))
+
+
+def warp_blend(
+    image0: NDArray[np.float32],
+    image1: NDArray[np.float32],
+    flow: NDArray[np.float32],
+    mask: NDArray[np.float32],
+    *,
+    residual: NDArray[np.float32] | None = None,
+    out: Any = None,
+    out_dtype: str = "float32",
+    threads: int | None = None,
+) -> NDArray[Any]:
+    """Warps two images to one moment and blends them: the last step of frame interpolation.
+
+    `out = clamp(s * warp(image0, flow[:, 0:2]) + (1 - s) * warp(image1, flow[:, 2:4]) + residual)`
+    to [0, 1], with `s = sigmoid(mask)` and border padding, in one pass over the images.
+
+    Args:
+        image0: float32 (N, 3, H, W), RGB in [0, 1].
+        image1: float32 (N, 3, H, W), RGB in [0, 1].
+        flow: float32 (N, 4, h, w): dx, dy into image0, then dx, dy into image1, in pixels of the
+            images; coarser ones as in `warp`.
+        mask: float32 (N, 1, h, w), a logit: large where image0 counts. Upsampled like the flow,
+            before the sigmoid. Where it is NaN, image0 is taken.
+        residual: float32 (N, 3, H, W) added to the blend; None adds nothing.
+        out: Array of the result's dtype and shape to write to; None allocates.
+        out_dtype: "float32" for (N, 3, H, W) in [0, 1], or "uint8" for frames (N, H, W, 3),
+            `round_half_even(255 * out)`. A NaN becomes 0.
+        threads: Number of threads; None is the default.
+
+    Returns:
+        float32 (N, 3, H, W) or uint8 (N, H, W, 3); `out` where it was given.
+
+    Raises:
+        InputTypeError: An argument has the wrong type or dtype.
+        InputError: An argument has the wrong shape, layout or value.
+    """
+    dtype = _choice("warp_blend", "out_dtype", out_dtype, ("float32", "uint8"))
+    return _core.warp_blend(
+        image0,
+        image1,
+        flow,
+        mask,
+        residual,
+        out,
+        dtype == "uint8",
+        _threads("warp_blend", threads),
+    )
 
 
 def inverse_search(
@@ -315,6 +399,14 @@ def _threads(op: str, threads: int | None) -> int:
     if not 1 <= threads <= _MAX_THREADS:
         raise InputError(f"{op}: threads must be from 1 to {_MAX_THREADS}, got {threads}")
     return threads
+
+
+def _choice(op: str, name: str, value: str, allowed: tuple[str, ...]) -> str:
+    if not isinstance(value, str):
+        raise InputTypeError(f"{op}: {name} must be a str, got {type(value).__name__}")
+    if value not in allowed:
+        raise InputError(f"{op}: {name} must be one of {', '.join(allowed)}, got {value!r}")
+    return value
 
 
 def _integer(op: str, name: str, value: int, low: int, high: int) -> None:

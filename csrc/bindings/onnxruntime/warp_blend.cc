@@ -1,0 +1,29 @@
+#include "fastvid/ops/warp_blend.h"
+
+#include "op.h"
+
+namespace fastvid::onnxruntime {
+namespace {
+
+// Attribute `output_uint8`: 1 for uint8 (N, H, W, 3) instead of float32 (N, 3, H, W).
+const Op kWarpBlend{
+    {.name = "WarpBlend",
+     .inputs = {{"image0", DType::kFloat32},
+                {"image1", DType::kFloat32},
+                {"flow", DType::kFloat32},
+                {"mask", DType::kFloat32},
+                {"residual", DType::kFloat32, true}},
+     .outputs = {{DType::kFloat32, "output_uint8", DType::kUint8}},
+     .attributes = {{"output_uint8", 0}},
+     .compute = [](const Call& call) {
+       const WarpBlendArgs args{.image0 = call.input(0),
+                                .image1 = call.input(1),
+                                .flow = call.input(2),
+                                .mask = call.input(3),
+                                .residual = call.input(4)};
+       const DType dtype = call.attribute("output_uint8") != 0 ? DType::kUint8 : DType::kFloat32;
+       warp_blend(args, call.output(warp_blend_output(args, dtype)), call.executor());
+     }}};
+
+}  // namespace
+}  // namespace fastvid::onnxruntime
