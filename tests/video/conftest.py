@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def make_clip(tmp_path: Path) -> MakeClip:
             stream.set_display_rotation(rotation)
         encode_audio = _add_audio(container, audio, audio_seconds) if audio else None
         stamps = list(pts if pts is not None else range(frames))
-        gaps = [b - a for a, b in zip(stamps, stamps[1:], strict=False)] + [1]
+        gaps = [b - a for a, b in pairwise(stamps)] + [1]
         gaps[-1] = gaps[-2] if len(gaps) > 1 else max(1, round(Fraction(1, fps) / unit))
         durations = dict(zip(stamps, gaps, strict=True))
         for number, stamp in enumerate(stamps):

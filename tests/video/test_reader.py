@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -36,7 +37,7 @@ def test_varying_rate_is_kept(make_clip, name):
     path = make_clip(name, pts=[scale * n for n in VFR], time_base=unit, fps=25)
     frames = list(Video.open(path))
     assert [frame.time for frame in frames] == [n * scale * unit for n in VFR]
-    for now, then in zip(frames, frames[1:], strict=False):
+    for now, then in pairwise(frames):
         assert now.time + now.duration == then.time
 
 

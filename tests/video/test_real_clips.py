@@ -88,7 +88,7 @@ def test_decoded_colours_agree_with_ffmpeg(shared_data: Path):
 
 
 def test_hdr_clip_is_refused_by_name(shared_data: Path):
-    with pytest.raises(UnsupportedMediaError, match="HDR.*PQ"):
+    with pytest.raises(UnsupportedMediaError, match=r"HDR.*PQ"):
         Video.open(shared_data / "clips/torchcodec/bt2020_10bit.mp4")
 
 

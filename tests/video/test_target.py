@@ -23,7 +23,7 @@ def video() -> Video:
 
 def test_output_is_not_replaced_without_overwrite(video: Video, tmp_path: Path, no_leftovers):
     (tmp_path / "a.mp4").write_text("precious")
-    with pytest.raises(OutputError, match="exists.*overwrite=True"):
+    with pytest.raises(OutputError, match=r"exists.*overwrite=True"):
         video.save(tmp_path / "a.mp4")
     assert (tmp_path / "a.mp4").read_text() == "precious"
     video.save(tmp_path / "a.mp4", overwrite=True)

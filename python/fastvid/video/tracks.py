@@ -22,7 +22,7 @@ _KEPT_TAGS = ("language", "title", "handler_name")
 
 def _left(container: InputContainer, kinds: tuple[str, ...]) -> list[str]:
     """Warnings for the tracks of `kinds` and the video tracks beyond the one that is read."""
-    counts = Counter(stream.type for stream in container.streams)
+    counts: Counter[str] = Counter(stream.type for stream in container.streams)
     counts["video"] -= 1
     return [
         f"{counts[kind]} {kind} track{'s' if counts[kind] > 1 else ''} of the source not copied"
@@ -36,7 +36,8 @@ def left_behind(path: str | None, *, audio: str, subtitles: str) -> list[str]:
 
     Args:
         path: The source, or None for frames from memory.
-        audio, subtitles: "drop" where the caller asked for it, which needs no warning.
+        audio: "drop" where the caller asked for it, which needs no warning.
+        subtitles: As `audio`.
     """
     if path is None or not os.path.isfile(path):
         return []

@@ -105,9 +105,7 @@ def open_writer(target: Target, info: VideoInfo, options: EncodeOptions) -> Writ
     suffix = os.path.splitext(target.path)[1].lower()
     if target.is_folder or suffix == ".y4m":
         writer = (PngFolderWriter if target.is_folder else Y4mWriter)(target, info)
-        writer.warnings += left_behind(
-            info.path, audio=options.audio, subtitles=options.subtitles
-        )
+        writer.warnings += left_behind(info.path, audio=options.audio, subtitles=options.subtitles)
         return writer
     if suffix not in FORMATS:
         known = ", ".join([*FORMATS, ".y4m"])
@@ -213,13 +211,13 @@ class FileWriter:
                 f"frame: time and duration must move forward, got {frame.time} s for "
                 f"{frame.duration} s after {self._end} s"
             )
-        if self._format in ("matroska", "webm") and self._end:
-            if round(1000 * frame.time) <= round(1000 * self._shown):
-                raise OutputError(
-                    f"{self._target.path}: {self._format} must have frames at least 1 ms apart, "
-                    f"got {float(frame.time - self._shown):g} s",
-                    hint="write .mp4",
-                )
+        merged = self._end and round(1000 * frame.time) <= round(1000 * self._shown)
+        if merged and self._format in ("matroska", "webm"):
+            raise OutputError(
+                f"{self._target.path}: {self._format} must have frames at least 1 ms apart, "
+                f"got {float(frame.time - self._shown):g} s",
+                hint="write .mp4",
+            )
         self._shown = frame.time
         self._end = frame.time + frame.duration
 
@@ -364,7 +362,10 @@ class FileWriter:
                 raise OutputError(f"{self._target.path}: video must have frames, got none")
             self._open()
         with output_errors(self._target.path):
-            self._mux(self._stream.encode(None))
+            rest = self._stream.encode(None)
+            if self._first_dts is None and self._codec == "hevc":
+                _order(rest)
+            self._mux(rest)
             self._finish_last()
             if self._tracks is not None:
                 self._tracks.advance(None)
@@ -395,3 +396,14 @@ class FileWriter:
             with contextlib.suppress(Exception):
                 self._output.close()
             self._output = None
+
+
+def _order(packets: list[Packet[VideoStream]]) -> None:
+    """Sets the decode times of all packets of a video.
+
+    x265 leaves them undefined for videos that are shorter than its reordering.
+    """
+    shown = [packet.pts or 0 for packet in packets]
+    delay = max((late - stamp for late, stamp in zip(sorted(shown), shown, strict=True)), default=0)
+    for packet, stamp in zip(packets, sorted(shown), strict=True):
+        packet.dts = stamp - delay
