@@ -82,7 +82,7 @@ Tensor luma_to_rgb_output(const LumaTensors& in) {
   require_dtype(op, in.chroma, DType::kFloat32);
   require_rank(op, in.luma, "(N, 1, sH, sW)");
   require_rank(op, in.chroma, "(N, 2, H, W)");
-  require_not_empty(op, in.chroma);
+  if (in.chroma.dim(2) * in.chroma.dim(3) == 0) require_not_empty(op, in.chroma);
   const int64_t n = in.luma.dim(0), height = in.luma.dim(2), width = in.luma.dim(3);
   require_shape(op, in.luma, {n, 1, height, width});
   require_shape(op, in.chroma, {n, 2, in.chroma.dim(2), in.chroma.dim(3)});
