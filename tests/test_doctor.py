@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import bundles
 import pytest
 import tiny_models as tiny
+from onnx import helper
 
 import fastvid
 from fastvid import bundle, doctor
@@ -62,7 +64,7 @@ def test_cpu_provider_was_tried(here: DoctorReport) -> None:
 
 
 def test_model_runs_on_a_frame(models: Path) -> None:
-    tiny.upscaler(models / "upscaler-tiny-x2", maximum=1024)
+    bundles.upscaler(models / "upscaler-tiny-x2")
     report = doctor.collect()
     verified, ran = _checks(report, "upscaler-tiny-x2")
     assert "every sha256 is right" in verified.detail
@@ -72,22 +74,32 @@ def test_model_runs_on_a_frame(models: Path) -> None:
 
 
 def test_graphs_that_feed_each_other_run_in_order(models: Path) -> None:
-    tiny.interpolator(models / "interpolator-tiny")
+    bundles.interpolator(models / "interpolator-tiny")
     _, ran = _checks(doctor.collect(), "interpolator-tiny")
     assert (ran.status, ran.detail[:8]) == ("ok", "640x360 ")
 
 
 def test_model_that_paints_black_is_a_problem(models: Path) -> None:
-    tiny.upscaler(models / "upscaler-tiny-x2", maximum=1024, gain=0.0)
+    frames = tiny.tensor("frames", "uint8", "N", "H", "W", 3)
+    upscaled = tiny.tensor("upscaled", "uint8", "N", "H", "W", 3)
+    graph = {"file": "run.onnx", "inputs": [frames], "outputs": [upscaled]}
+    nodes = [helper.make_node("BitwiseXor", ["frames", "frames"], ["upscaled"])]
+    tiny.bundle(
+        models / "upscaler-tiny-x1",
+        tiny.model(nodes, [frames], [upscaled]),
+        task="upscaler",
+        scale=1,
+        graphs={"upscale": graph},
+    )
     report = doctor.collect()
-    (*_, ran) = _checks(report, "upscaler-tiny-x2")
+    (*_, ran) = _checks(report, "upscaler-tiny-x1")
     assert "mean of 'upscaled' must be near 128" in ran.detail
     assert (ran.status, report.exit_status) == ("problem", 5)
 
 
 def test_damaged_model_is_a_problem_and_the_others_still_run(models: Path) -> None:
-    tiny.upscaler(models / "a", maximum=1024)
-    tiny.upscaler(models / "b", maximum=1024)
+    bundles.upscaler(models / "a")
+    bundles.upscaler(models / "b")
     (models / "a" / "run.onnx").write_bytes(b"")
     report = doctor.collect()
     assert [check.status for check in _checks(report, "a")] == ["problem"]

@@ -56,29 +56,6 @@ def double() -> bytes:
     return model([helper.make_node("Add", ["x", "x"], ["y"])], [X], [Y])
 
 
-def nearest_x2(gain: float = 1.0) -> bytes:
-    """Every pixel of `frames` uint8 (N, H, W, 3), times `gain`, four times in `upscaled`."""
-    scales = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1, 2, 2, 1])
-    factor = helper.make_tensor("gain", TensorProto.FLOAT, [], [gain])
-    resize = helper.make_node(
-        "Resize",
-        ["product", "", "scales"],
-        ["large"],
-        mode="nearest",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
-    nodes = [
-        helper.make_node("Cast", ["frames"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["float", "gain"], ["product"]),
-        resize,
-        helper.make_node("Cast", ["large"], ["upscaled"], to=TensorProto.UINT8),
-    ]
-    frames = tensor("frames", "uint8", "N", "H", "W", 3)
-    upscaled = tensor("upscaled", "uint8", "N", "sH", "sW", 3)
-    return model(nodes, [frames], [upscaled], [scales, factor])
-
-
 def endless() -> bytes:
     """Adds x to itself for ever."""
     body = helper.make_graph(
@@ -131,55 +108,3 @@ def manifest(**changes: Any) -> dict[str, Any]:
 def bundle(folder: Path, data: bytes, **changes: Any) -> Bundle:
     """A bundle in `folder` with the one graph `data`, called `run`."""
     return write_bundle(folder, manifest(**changes), {"run.onnx": data})
-
-
-def upscaler(folder: Path, *, maximum: int = 64, gain: float = 1.0) -> Bundle:
-    """A bundle for task `upscaler`, scale 2, that repeats pixels."""
-    graph = {
-        "file": "run.onnx",
-        "inputs": [tensor("frames", "uint8", "N", "H", "W", 3)],
-        "outputs": [tensor("upscaled", "uint8", "N", "2*H", "2*W", 3)],
-    }
-    return bundle(
-        folder,
-        nearest_x2(gain),
-        name="upscaler-tiny-x2",
-        task="upscaler",
-        scale=2,
-        graphs={"upscale": graph},
-        size_rule={"minimum": 2, "multiple_of": 2, "padding": "edge", "maximum": maximum},
-    )
-
-
-def interpolator(folder: Path) -> Bundle:
-    """A bundle for task `interpolator` that blends two frames by the time step."""
-    frames = [tensor(name, "uint8", 1, "H", "W", 3) for name in ("frame0", "frame1")]
-    features = [tensor(name, "float32", 1, "H", "W", 3) for name in ("start", "change")]
-    timestep = tensor("timestep", "float32", 1) | {"range": [0, 1]}
-    frame = tensor("frame", "uint8", 1, "H", "W", 3)
-    motion = [
-        helper.make_node("Cast", ["frame0"], ["start"], to=TensorProto.FLOAT),
-        helper.make_node("Cast", ["frame1"], ["end"], to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["end", "start"], ["change"]),
-    ]
-    between = [
-        helper.make_node("Mul", ["change", "timestep"], ["part"]),
-        helper.make_node("Add", ["start", "part"], ["blend"]),
-        helper.make_node("Round", ["blend"], ["whole"]),
-        helper.make_node("Cast", ["whole"], ["frame"], to=TensorProto.UINT8),
-    ]
-    graphs = {
-        "between": {
-            "file": "between.onnx",
-            "inputs": [*features, timestep],
-            "outputs": [frame],
-        },
-        "motion": {"file": "motion.onnx", "inputs": frames, "outputs": features},
-    }
-    data = {
-        "motion.onnx": model(motion, frames, features),
-        "between.onnx": model(between, [*features, timestep], [frame]),
-    }
-    return write_bundle(
-        folder, manifest(name="interpolator-tiny", task="interpolator", graphs=graphs), data
-    )

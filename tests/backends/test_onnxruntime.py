@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import bundles
 import numpy as np
 import pytest
 import tiny_models as tiny
@@ -37,6 +38,7 @@ from fastvid.errors import (
 
 pytest.importorskip("onnxruntime")
 
+RULE = {"minimum": 2, "multiple_of": 2, "padding": "edge", "maximum": 64}
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 
@@ -265,7 +267,7 @@ def test_frames_that_break_the_size_rule_are_refused(
     tmp_path: Path, shape: tuple[int, ...], message: str
 ) -> None:
     with (
-        _open(tiny.upscaler(tmp_path / "model")) as model,
+        _open(bundles.upscaler(tmp_path / "model", **RULE)) as model,
         pytest.raises(InputError, match=message),
     ):
         model.graph("upscale").run({"frames": np.zeros(shape, np.uint8)})
@@ -273,7 +275,7 @@ def test_frames_that_break_the_size_rule_are_refused(
 
 def test_upscaler_graph_computes(tmp_path: Path, rng: np.random.Generator) -> None:
     frames = rng.integers(0, 256, (2, 4, 6, 3), np.uint8)
-    with _open(tiny.upscaler(tmp_path / "model")) as model:
+    with _open(bundles.upscaler(tmp_path / "model", **RULE)) as model:
         upscaled = model.graph("upscale").run({"frames": frames})["upscaled"]
     np.testing.assert_array_equal(upscaled, frames.repeat(2, 1).repeat(2, 2))
 
