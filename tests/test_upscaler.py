@@ -201,7 +201,7 @@ def test_shipped_model_beats_bicubic_on_the_drawn_scene() -> None:
     from fastvid.metrics import psnr
     from fastvid.scene import Scene
 
-    truth = Scene(320, 192, seed=5).frame(0.4)
+    truth = Scene(320, 192, seed=5).draw(0.4)
     small = resize_bicubic(truth, 96, 160)
     with Upscaler(device="cpu") as model:
         result = model.upscale_frame(small)
@@ -219,7 +219,7 @@ def test_shipped_model_takes_any_size(rng: np.random.Generator, size: tuple[int,
 def test_shipped_model_shows_no_seam_between_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     from fastvid.scene import Scene
 
-    frame = Scene(96, 256, seed=1).frame(0.0)
+    frame = Scene(96, 256, seed=1).draw(0.0)
     with Upscaler(device="cpu") as model:
         whole = model.upscale_frame(frame)
         monkeypatch.setattr(module, "STRIP_PIXELS", 96 * 64)
