@@ -8,18 +8,19 @@ namespace {
 constexpr int kBatch = 16;
 // Added to the diagonal of the Hessian: flat patches stay where they start.
 constexpr float kDamping = 4.0f;
-// A step below this many pixels (squared) ends the descent.
-constexpr float kSmallStep = 0.02f * 0.02f;
+// A step below this many pixels (squared) is the last.
+constexpr float kSmallStep = 0.03f * 0.03f;
 // A motion below kStillRange pixels that explains no more than this share of the difference is
 // noise: the patch stands still.
 constexpr float kStillShare = 0.6f;
 constexpr float kStillRange = 0.5f;
-// Zero is where a descent starts if it costs this much less than the coarser level's flow.
-constexpr float kZeroFactor = 3.0f;
-constexpr float kZeroSlack = 64.0f;
-// A neighbour's flow replaces the patch's own if it costs this much less.
-constexpr float kPropagateFactor = 0.8f;
-constexpr float kPropagateSlack = 8.0f;
+// Another flow replaces the patch's own if it costs less than this share of it, less a sum over the
+// patch; flows closer than this many pixels (squared) are not tried.
+constexpr float kNeighbourShare = 0.8f;
+constexpr float kZeroShare = 0.33f;
+constexpr float kSlack = 64.0f;
+constexpr float kApart = 0.5f * 0.5f;
+constexpr int kTries = 5;
 
 // What the descent needs of a patch; gradients have no mean.
 struct alignas(64) Template {
@@ -44,6 +45,19 @@ FASTVID_INLINE Quad measure(const Template& patch, const Place& at, int64_t pitc
 FASTVID_INLINE float cost_of(const Quad& sums) {
   const float cost = sums[1] - sums[0] * sums[0] * (1.0f / 64);
   return cost > 0 ? cost : 0;
+}
+
+// The cost of the patch at `patch` (in a plane of the same pitch) when it lies at `at`.
+FASTVID_INLINE float compare(const float* patch, const Place& at, int64_t pitch) {
+  Pair pixels[kPairs];
+  sample(at, pitch, pixels);
+  Pair sum = splat(0), square = splat(0);
+  for (int i = 0; i < kPairs; ++i, patch += 2 * pitch) {
+    const Pair difference = pixels[i] - load_rows(patch, patch + pitch);
+    sum = sum + difference;
+    square = square + difference * difference;
+  }
+  return cost_of(sums(sum, square, sum, square));
 }
 
 struct Symmetric {
@@ -90,69 +104,97 @@ FASTVID_INLINE Curvature prepare(const SearchPlane& plane, int64_t x, int64_t y,
 struct Batch {
   Template patch[kBatch];
   Curvature curvature[kBatch];
+  int64_t index[kBatch];                                      // in the grid
   float x[kBatch], y[kBatch];                                 // the corner of the patch
   float dx[kBatch], dy[kBatch];                               // where it stands
   float best_dx[kBatch], best_dy[kBatch], best_cost[kBatch];  // the best place so far
-  float start_dx[kBatch], start_dy[kBatch], start_cost[kBatch];
-  float still_cost[kBatch];  // at zero
+  float start_dx[kBatch], start_dy[kBatch];
+  int count = 0;
 };
-
-FASTVID_INLINE Place place_of(const SearchPlane& to, const Batch& batch, int64_t i, float dx,
-                              float dy) {
-  return place(to, batch.x[i] + dx, batch.y[i] + dy);
-}
 
 // Keeps a patch within its own size of the plane.
 FASTVID_INLINE float keep_inside(float flow, float corner, int64_t size) {
   return clamp(flow, -(corner + kPatchSize), static_cast<float>(size) - corner);
 }
 
-// Gradient descent of the patches listed, each until its step is small, its cost rises, or it has
-// gone further than a patch.
-void descend(const SearchPlane& to, Batch& batch, int* active, int count, int iterations) {
+FASTVID_INLINE int64_t corner_of(int64_t index, int stride, int64_t size) {
+  return least(index * stride, size - kPatchSize);
+}
+
+void add_to_batch(const SearchLevel& level, Batch& batch, int64_t row, int64_t column, float dx,
+                  float dy) {
+  const int i = batch.count++;
+  const int64_t x = corner_of(column, level.stride, level.from.width);
+  const int64_t y = corner_of(row, level.stride, level.from.height);
+  batch.curvature[i] = prepare(level.from, x, y, batch.patch[i]);
+  batch.index[i] = row * level.columns + column;
+  batch.x[i] = static_cast<float>(x);
+  batch.y[i] = static_cast<float>(y);
+  batch.dx[i] = batch.start_dx[i] = keep_inside(dx, batch.x[i], level.to.width);
+  batch.dy[i] = batch.start_dy[i] = keep_inside(dy, batch.y[i], level.to.height);
+}
+
+// Gradient descent, each patch until its step is small, its cost rises, or it has gone further than
+// a patch.
+void descend(const SearchPlane& to, Batch& batch, int iterations) {
+  int active[kBatch];
+  int count = batch.count;
+  for (int i = 0; i < count; ++i) active[i] = i;
   for (int iteration = 0; iteration < iterations && count > 0; ++iteration) {
     int left = 0;
     for (int k = 0; k < count; ++k) {
       const int i = active[k];
       const float dx = batch.dx[i], dy = batch.dy[i];
-      const Quad sums = measure(batch.patch[i], place_of(to, batch, i, dx, dy), to.pitch);
+      const Place at = place(to, batch.x[i] + dx, batch.y[i] + dy);
+      const Quad sums = measure(batch.patch[i], at, to.pitch);
       const float cost = cost_of(sums);
-      const bool better = (cost < batch.best_cost[i]) | (iteration == 0);
-      batch.best_dx[i] = better ? dx : batch.best_dx[i];
-      batch.best_dy[i] = better ? dy : batch.best_dy[i];
-      batch.best_cost[i] = better ? cost : batch.best_cost[i];
       const Symmetric& inverse = batch.curvature[i].inverse;
       const float step_x = inverse.xx * sums[2] + inverse.xy * sums[3];
       const float step_y = inverse.xy * sums[2] + inverse.yy * sums[3];
       const float new_dx = keep_inside(dx - step_x, batch.x[i], to.width);
       const float new_dy = keep_inside(dy - step_y, batch.y[i], to.height);
       const float far_x = new_dx - batch.start_dx[i], far_y = new_dy - batch.start_dy[i];
-      const bool far = far_x * far_x + far_y * far_y > 1.0f * kPatchSize * kPatchSize;
+      const bool near = far_x * far_x + far_y * far_y <= 1.0f * kPatchSize * kPatchSize;
       const bool small = step_x * step_x + step_y * step_y < kSmallStep;
+      const bool better = (iteration == 0) | (cost < batch.best_cost[i]);
+      batch.best_dx[i] = better ? (small & near ? new_dx : dx) : batch.best_dx[i];
+      batch.best_dy[i] = better ? (small & near ? new_dy : dy) : batch.best_dy[i];
+      batch.best_cost[i] = better ? cost : batch.best_cost[i];
       batch.dx[i] = new_dx;
       batch.dy[i] = new_dy;
       active[left] = i;
-      left += better & !far & !small;
+      left += better & near & !small;
     }
     count = left;
   }
 }
 
-// The best place of a patch, or zero where that is as good.
-FASTVID_INLINE void settle(const Batch& batch, int64_t i, const SearchGrid& grid, int64_t at) {
-  const float dx = batch.best_dx[i], dy = batch.best_dy[i], cost = batch.best_cost[i];
+// Whether the best place of a patch is noise around zero; sets its cost there.
+FASTVID_INLINE bool stands_still(const SearchLevel& level, const Batch& batch, int i, float& cost) {
+  const float dx = batch.best_dx[i], dy = batch.best_dy[i];
   const bool slow =
       (dx < kStillRange) & (dx > -kStillRange) & (dy < kStillRange) & (dy > -kStillRange);
+  if (!slow) return false;
+  const Place at = place(level.to, batch.x[i], batch.y[i]);
+  cost = cost_of(measure(batch.patch[i], at, level.to.pitch));
   const Symmetric& h = batch.curvature[i].hessian;
   const float explained = dx * dx * h.xx + 2.0f * (dx * dy * h.xy) + dy * dy * h.yy;
-  const bool still = slow & (explained <= batch.still_cost[i] * kStillShare);
-  grid.dx[at] = still ? 0.0f : dx;
-  grid.dy[at] = still ? 0.0f : dy;
-  grid.cost[at] = still ? batch.still_cost[i] : cost;
+  return explained <= cost * kStillShare;
 }
 
-FASTVID_INLINE int64_t corner_of(int64_t index, int stride, int64_t size) {
-  return least(index * stride, size - kPatchSize);
+// Descends and writes the batch to the grid.
+void finish(const SearchLevel& level, Batch& batch, const SearchGrid& grid) {
+  descend(level.to, batch, level.iterations);
+  for (int i = 0; i < batch.count; ++i) {
+    float still_cost = 0;
+    const bool still = stands_still(level, batch, i, still_cost);
+    const int64_t at = batch.index[i];
+    grid.dx[at] = still ? 0.0f : batch.best_dx[i];
+    grid.dy[at] = still ? 0.0f : batch.best_dy[i];
+    grid.cost[at] = still ? still_cost : batch.best_cost[i];
+    grid.changed[at] = 1.0f;
+  }
+  batch.count = 0;
 }
 
 // Twice the mean of the four coarse pixels at the middle of the patch.
@@ -169,90 +211,103 @@ FASTVID_INLINE void coarse_flow(const SearchFlow& coarse, int64_t x, int64_t y, 
   dy = mean(coarse.dy);
 }
 
-}  // namespace
+// A flow that a patch of a row may take.
+struct Try {
+  float dx[kTries * kBatch], dy[kTries * kBatch], cost[kTries * kBatch];
+  int patch[kTries * kBatch];
+  int count = 0;
 
-void search_patches(const SearchLevel& level, int64_t row) {
-  const SearchPlane& to = level.to;
-  const int64_t y = corner_of(row, level.stride, level.from.height);
-  Batch batch;
-  for (int64_t first = 0; first < level.columns; first += kBatch) {
-    const int count = static_cast<int>(least(kBatch, level.columns - first));
-    int active[kBatch];
-    for (int i = 0; i < count; ++i) {
-      const int64_t x = corner_of(first + i, level.stride, level.from.width);
-      batch.curvature[i] = prepare(level.from, x, y, batch.patch[i]);
-      batch.x[i] = static_cast<float>(x);
-      batch.y[i] = static_cast<float>(y);
-      float dx = 0, dy = 0;
-      if (level.coarse.dx != nullptr) coarse_flow(level.coarse, x, y, dx, dy);
-      dx = keep_inside(dx, batch.x[i], to.width);
-      dy = keep_inside(dy, batch.y[i], to.height);
-      const float still = cost_of(measure(batch.patch[i], place_of(to, batch, i, 0, 0), to.pitch));
-      const float cost = cost_of(measure(batch.patch[i], place_of(to, batch, i, dx, dy), to.pitch));
-      const bool from_zero = still * kZeroFactor + kZeroSlack < cost;
-      batch.dx[i] = batch.start_dx[i] = from_zero ? 0.0f : dx;
-      batch.dy[i] = batch.start_dy[i] = from_zero ? 0.0f : dy;
-      batch.still_cost[i] = still;
-      active[i] = i;
+  void add(int i, float x, float y, bool wanted) {
+    dx[count] = x;
+    dy[count] = y;
+    patch[count] = i;
+    count += wanted;
+  }
+};
+
+FASTVID_INLINE bool apart(float dx, float dy) { return dx * dx + dy * dy >= kApart; }
+
+// What the patch could take over: zero (once), and its neighbours' flows if they, or its own, are
+// new and they are none that it has tried.
+FASTVID_INLINE void add_tries(const SearchLevel& level, int64_t row, int64_t column, int i,
+                              bool first_round, Try& tries) {
+  const SearchGrid& found = level.found;
+  const int64_t at = row * level.columns + column;
+  const int64_t others[4] = {at - (column > 0), at + (column + 1 < level.columns),
+                             at - (row > 0 ? level.columns : 0),
+                             at + (row + 1 < level.rows ? level.columns : 0)};
+  const float own_dx = found.dx[at], own_dy = found.dy[at];
+  const bool changed = found.changed[at] != 0;
+  tries.add(i, 0, 0, first_round & apart(own_dx, own_dy));
+  for (int k = 0; k < 4; ++k) {
+    const float dx = found.dx[others[k]], dy = found.dy[others[k]];
+    bool wanted = (changed | (found.changed[others[k]] != 0)) & apart(dx - own_dx, dy - own_dy);
+    for (int j = 0; j < k; ++j) {
+      wanted &= apart(dx - found.dx[others[j]], dy - found.dy[others[j]]);
     }
-    descend(to, batch, active, count, level.iterations);
-    for (int i = 0; i < count; ++i) {
-      settle(batch, i, level.found, row * level.columns + first + i);
-    }
+    tries.add(i, dx, dy, wanted);
   }
 }
 
-void propagate_patches(const SearchLevel& level, int64_t row) {
-  const SearchPlane& to = level.to;
-  const SearchGrid& found = level.found;
+}  // namespace
+
+void search_patches(const SearchLevel& level, int64_t row) {
   const int64_t y = corner_of(row, level.stride, level.from.height);
   Batch batch;
-  int active[kBatch];
-  int64_t where[kBatch];
-  int count = 0;
-  const auto flush = [&] {
-    descend(to, batch, active, count, level.iterations);
-    for (int i = 0; i < count; ++i) settle(batch, i, level.propagated, where[i]);
-    count = 0;
-  };
   for (int64_t column = 0; column < level.columns; ++column) {
-    const int64_t at = row * level.columns + column;
-    const float own_dx = found.dx[at], own_dy = found.dy[at], own_cost = found.cost[at];
-    level.propagated.dx[at] = own_dx;
-    level.propagated.dy[at] = own_dy;
-    level.propagated.cost[at] = own_cost;
-    const int64_t neighbours[4] = {at - (column > 0), at + (column + 1 < level.columns),
-                                   at - (row > 0 ? level.columns : 0),
-                                   at + (row + 1 < level.rows ? level.columns : 0)};
-    const int i = count;
-    bool prepared = false, improved = false;
-    float best_cost = own_cost * kPropagateFactor - kPropagateSlack;
-    for (const int64_t other : neighbours) {
-      const float apart_x = found.dx[other] - own_dx, apart_y = found.dy[other] - own_dy;
-      if (best_cost <= 0 || apart_x * apart_x + apart_y * apart_y < 0.25f) continue;
-      if (!prepared) {
-        prepared = true;
-        const int64_t x = corner_of(column, level.stride, level.from.width);
-        batch.curvature[i] = prepare(level.from, x, y, batch.patch[i]);
-        batch.x[i] = static_cast<float>(x);
-        batch.y[i] = static_cast<float>(y);
-      }
-      const float dx = keep_inside(found.dx[other], batch.x[i], to.width);
-      const float dy = keep_inside(found.dy[other], batch.y[i], to.height);
-      const float cost = cost_of(measure(batch.patch[i], place_of(to, batch, i, dx, dy), to.pitch));
-      if (cost >= best_cost) continue;
-      improved = true;
-      best_cost = cost;
-      batch.dx[i] = batch.start_dx[i] = dx;
-      batch.dy[i] = batch.start_dy[i] = dy;
-    }
-    if (!improved) continue;
-    batch.still_cost[i] = cost_of(measure(batch.patch[i], place_of(to, batch, i, 0, 0), to.pitch));
-    where[i] = at;
-    active[i] = i;
-    if (++count == kBatch) flush();
+    const int64_t x = corner_of(column, level.stride, level.from.width);
+    float dx = 0, dy = 0;
+    if (level.coarse.dx != nullptr) coarse_flow(level.coarse, x, y, dx, dy);
+    add_to_batch(level, batch, row, column, dx, dy);
+    if (batch.count == kBatch) finish(level, batch, level.found);
   }
-  flush();
+  finish(level, batch, level.found);
+}
+
+void propagate_patches(const SearchLevel& level, int64_t row, bool first_round) {
+  const SearchPlane& to = level.to;
+  const SearchGrid& found = level.found;
+  const SearchGrid& out = level.propagated;
+  const int64_t y = corner_of(row, level.stride, level.from.height);
+  const float* pixels = level.from.data + y * level.from.pitch;
+  Batch batch;
+  for (int64_t first = 0; first < level.columns; first += kBatch) {
+    const int count = static_cast<int>(least(kBatch, level.columns - first));
+    float limit[kBatch], zero_limit[kBatch];
+    int taken[kBatch];
+    Try tries;
+    for (int i = 0; i < count; ++i) {
+      const int64_t at = row * level.columns + first + i;
+      out.dx[at] = found.dx[at];
+      out.dy[at] = found.dy[at];
+      out.cost[at] = found.cost[at];
+      out.changed[at] = 0;
+      limit[i] = found.cost[at] * kNeighbourShare - kSlack;
+      zero_limit[i] = found.cost[at] * kZeroShare - kSlack;
+      taken[i] = -1;
+      if (limit[i] > 0) add_tries(level, row, first + i, i, first_round, tries);
+    }
+    for (int k = 0; k < tries.count; ++k) {
+      const int64_t x = corner_of(first + tries.patch[k], level.stride, level.from.width);
+      const auto left = static_cast<float>(x), top = static_cast<float>(y);
+      const Place at = place(to, left + keep_inside(tries.dx[k], left, to.width),
+                             top + keep_inside(tries.dy[k], top, to.height));
+      tries.cost[k] = compare(pixels + x, at, to.pitch);
+    }
+    for (int k = 0; k < tries.count; ++k) {
+      const int i = tries.patch[k];
+      const bool zero = (tries.dx[k] == 0) & (tries.dy[k] == 0);
+      if (tries.cost[k] >= limit[i] || (zero && tries.cost[k] >= zero_limit[i])) continue;
+      limit[i] = tries.cost[k];
+      taken[i] = k;
+    }
+    for (int i = 0; i < count; ++i) {
+      if (taken[i] < 0) continue;
+      add_to_batch(level, batch, row, first + i, tries.dx[taken[i]], tries.dy[taken[i]]);
+      if (batch.count == kBatch) finish(level, batch, out);
+    }
+  }
+  finish(level, batch, out);
 }
 
 }  // namespace fastvid::cpu::FASTVID_ISA

@@ -26,11 +26,13 @@ struct SearchFlow {
   int64_t width, height;
 };
 
-// The flow of each patch and its cost, the sum of squared differences without their mean.
+// The flow of each patch, its cost (the sum of squared differences without their mean), and whether
+// the last pass changed it (not 0).
 struct SearchGrid {
   float* dx;
   float* dy;
   float* cost;
+  float* changed;
 };
 
 // One direction of one level: patches of `from`, `stride` apart (the last ones end at the border),
@@ -56,8 +58,8 @@ FASTVID_DECLARE_KERNELS(
                            int64_t end);
     // Descends from the coarser level's flow or from zero, for one row of patches.
     void search_patches(const SearchLevel& level, int64_t row);
-    // Lets each patch of a row try what its neighbours found.
-    void propagate_patches(const SearchLevel& level, int64_t row);
+    // Lets each patch of a row try zero (in the first round) and what its neighbours found.
+    void propagate_patches(const SearchLevel& level, int64_t row, bool first_round);
     // Rows [begin, end) of the dense flow: the mean of the patches over each pixel, weighted by how
     // well each explains it.
     void densify_rows(const SearchLevel& level, int64_t begin, int64_t end);

@@ -90,7 +90,8 @@ int64_t patches_along(int64_t size, int64_t stride) {
 cpu::SearchGrid make_grid(int64_t count, Cursor& cursor) {
   float* dx = cursor.take(count);
   float* dy = cursor.take(count);
-  return {dx, dy, cursor.take(count)};
+  float* cost = cursor.take(count);
+  return {dx, dy, cost, cursor.take(count)};
 }
 
 Search make_search(int64_t width, int64_t height, int directions,
@@ -160,7 +161,7 @@ void search_level(Search& search, size_t index, int directions, const Executor& 
       if (round > 0 && !levels.empty()) std::swap(levels[index].found, levels[index].propagated);
     }
     for_rows(executor, directions * rows, 1, [&](int64_t task, int64_t) {
-      propagate(search.levels[task / rows][index], task % rows);
+      propagate(search.levels[task / rows][index], task % rows, round == 0);
     });
   }
   const int64_t bands = (height + kRows - 1) / kRows;
