@@ -429,6 +429,41 @@ def test_failure_while_running_is_a_device_error(tmp_path: Path) -> None:
         model.graph("run").run({"x": X})
 
 
+_STARVED = """
+import resource, sys
+import numpy as np
+from fastvid import backends
+from fastvid.bundle import Bundle
+from fastvid.errors import OutOfMemoryError
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+session = backends.open(Bundle.load(sys.argv[1]), device="cpu").graph("run")
+size = np.array([1 << 20, 1 << 20])
+try:
+    session.run({"x": np.ones((1, 1), np.float32), "size": size})
+except OutOfMemoryError as error:
+    print(error)
+print(session.run({"x": np.ones((1, 1), np.float32), "size": np.array([2, 3])})["y"])
+"""
+
+
+def test_too_little_memory_is_named_and_the_session_stays_usable(tmp_path: Path) -> None:
+    specs = [tiny.tensor("x", "float32", 1, 1), tiny.tensor("size", "int64", 2)]
+    out = tiny.tensor("y", "float32")
+    nodes = [
+        helper.make_node("Expand", ["x", "size"], ["large"]),
+        helper.make_node("ReduceSum", ["large"], ["y"], keepdims=0),
+    ]
+    graph = {"file": "run.onnx", "inputs": specs, "outputs": [out]}
+    bundle = tiny.bundle(tmp_path / "model", tiny.model(nodes, specs, [out]), graphs={"run": graph})
+    command = [sys.executable, "-c", _STARVED, str(bundle.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    refusal, answer = done.stdout.splitlines()
+    assert refusal.startswith("run: running on cpu: not enough memory: Non-zero status code")
+    assert "4398046511104" in refusal
+    assert answer == "6.0"
+
+
 # Stopping
 
 

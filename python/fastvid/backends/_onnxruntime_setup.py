@@ -12,6 +12,7 @@ import functools
 import importlib
 import io
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ _WHEEL_CAPABILITIES = {
     "x86_64": ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0)),
     "aarch64": ((8, 9), (9, 0), (12, 0), (12, 1)),
 }
+
+# The error code that starts each message, and the places in the runtime's sources.
+_NOISE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |/\S+\.(?:cc|cpp|h|cu|cuh):\d+ .*?\)(?: const)? (?=[A-Z])"
+)
 
 # y = x * x for float32 (4,), ONNX opset 13.
 _SQUARE = bytes.fromhex(
@@ -138,7 +144,7 @@ def _trial(ort: Any, provider: str, provider_options: dict[str, Any]) -> str:
 
 def first_line(error: BaseException) -> str:
     """What an exception of onnxruntime says, on one line of at most 300 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = _NOISE.sub("", " ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
 
 
