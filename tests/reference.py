@@ -143,3 +143,54 @@ def luma_to_rgb(luma: NDArray[np.float32], chroma: NDArray[np.float32]) -> Array
     r, b = y + 1.402 * cr, y + 1.772 * cb
     g = (y - 0.299 * r - 0.114 * b) / 0.587
     return 255 * np.clip(np.stack([r, g, b], 3), 0, 1)
+
+
+def upsample(field: NDArray[np.float32], scale: int, height: int, width: int) -> Array:
+    """Bilinear, pixel centres at halves, clamped at the edge, cut to (height, width)."""
+
+    def axis(size: int, cells: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+        at = np.clip((np.arange(size) + 0.5) / scale - 0.5, 0, cells - 1)
+        low = np.floor(at).astype(np.int64)
+        return low, np.minimum(low + 1, cells - 1), at - low
+
+    field = field.astype(np.float64)
+    y0, y1, wy = axis(height, field.shape[2])
+    x0, x1, wx = axis(width, field.shape[3])
+    rows = field[:, :, y0] * (1 - wy[:, None]) + field[:, :, y1] * wy[:, None]
+    return rows[..., x0] * (1 - wx) + rows[..., x1] * wx
+
+
+def warp(image: NDArray[np.float32], flow: Array | NDArray[np.float32], padding: str) -> Array:
+    height, width = image.shape[2:]
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    out = np.empty(image.shape)
+    for n, (dx, dy) in enumerate(flow.astype(np.float64)):
+        px, py = x + dx, y + dy
+        if padding == "border":
+            px, py = np.clip(px, 0, width - 1), np.clip(py, 0, height - 1)
+        x0, y0 = np.floor(px).astype(np.int64), np.floor(py).astype(np.int64)
+        out[n] = 0
+        for j, wj in ((y0, 1 - (py - y0)), (y0 + 1, py - y0)):
+            for i, wi in ((x0, 1 - (px - x0)), (x0 + 1, px - x0)):
+                inside = (i >= 0) & (i < width) & (j >= 0) & (j < height)
+                values = image[n][:, np.clip(j, 0, height - 1), np.clip(i, 0, width - 1)]
+                out[n] += np.where(inside, wj * wi * values, 0)
+    return out
+
+
+def warp_blend(
+    image0: NDArray[np.float32],
+    image1: NDArray[np.float32],
+    flow: NDArray[np.float32],
+    mask: NDArray[np.float32],
+    residual: NDArray[np.float32] | None = None,
+    scale: int = 1,
+) -> Array:
+    """The float32 output; frames are rint(255 * it) in (N, H, W, 3)."""
+    size = image0.shape[2:]
+    full = upsample(flow, scale, *size)
+    share = 1 / (1 + np.exp(-upsample(mask, scale, *size)))
+    first = warp(image0, full[:, :2], "border")
+    second = warp(image1, full[:, 2:], "border")
+    out = second + share * (first - second)
+    return np.clip(out if residual is None else out + residual, 0, 1)
