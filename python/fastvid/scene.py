@@ -104,19 +104,24 @@ class _Shape:
 
 
 def _texture(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
-    """A seamless texture (size, size, 3) of soft clouds, grain and crisp tiles, 0 to 255."""
+    """A seamless texture (size, size, 3) of stone slabs with veins and grain, 0 to 255."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
-    amplitude = 1 / np.maximum(frequency, 2 / size) ** 1.4 * np.exp(-((frequency / 0.3) ** 4))
-    clouds = np.empty((size, size, 3))
-    shared = np.fft.rfft2(rng.standard_normal((size, size)))
-    for channel in range(3):
-        own = np.fft.rfft2(rng.standard_normal((size, size)))
-        cloud = np.fft.irfft2((0.95 * shared + 0.3 * own) * amplitude, s=(size, size))
-        clouds[..., channel] = cloud / cloud.std()
-    y, x = np.mgrid[0:size, 0:size] * (16 * math.pi / size)
-    joints = np.clip(18 * np.minimum(np.abs(np.sin(y / 2)), np.abs(np.sin(x / 2 + y / 4))), 0, 1)
-    tint = np.array([118.0, 128.0, 120.0])
-    return np.asarray((tint + 40 * clouds) * (0.55 + 0.45 * joints[..., None]), np.float32)
+
+    def noise(falloff: float) -> NDArray[Any]:
+        amplitude = np.maximum(frequency, 2 / size) ** -falloff * np.exp(-((frequency / 0.3) ** 4))
+        cloud = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((size, size))) * amplitude)
+        return np.asarray(cloud / cloud.std())
+
+    stone, grain, hue = noise(1.6), noise(0.5), noise(2.0)
+    veins = np.exp(-((noise(1.8) / 0.06) ** 2))
+    rows, columns = np.mgrid[0:size, 0:size] * (8 / size)
+    # Every second row of slabs is shifted by half a slab.
+    shifted = columns / 2 + 0.5 * (np.floor(rows) % 2)
+    from_joint = np.minimum(np.abs((rows + 0.5) % 1 - 0.5), 2 * np.abs((shifted + 0.5) % 1 - 0.5))
+    joints = np.clip(from_joint * (size / 8) - 0.8, 0, 1)
+    light = 118 + 22 * stone + 7 * grain + 45 * veins
+    warm = np.stack([light + 10 * hue, light, light - 12 - 12 * hue], -1)
+    return np.asarray(warm * (0.45 + 0.55 * joints[..., None]), np.float32)
 
 
 class Scene:
