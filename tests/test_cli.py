@@ -404,7 +404,8 @@ def test_line_has_rate_time_left_and_stage_split() -> None:
     assert describe(state(40, None, 2.0)).startswith("40 frames  20.0 fps  decode")
 
 
-def test_terminal_gets_a_bar_that_redraws_and_clears() -> None:
+def test_terminal_gets_a_bar_that_redraws_and_clears(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     stream = Terminal()
     display = ProgressDisplay(stream)
     for frames in (10, 50):
@@ -416,6 +417,16 @@ def test_terminal_gets_a_bar_that_redraws_and_clears() -> None:
     assert drawn[2].count("█") == 12
     assert drawn[3] == "\x1b[K"
     assert "\n" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("columns", [20, 60, 79, 90, 200])
+def test_terminal_lines_fit(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    ProgressDisplay(stream)(state(50, 100, 1.0))
+    line = stream.getvalue().removeprefix("\r").removesuffix("\x1b[K")
+    assert len(line) < columns
+    assert "50%" in line
 
 
 def test_other_streams_get_a_line_every_five_seconds() -> None:

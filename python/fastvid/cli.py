@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(arguments)
         with _terminable():
             command: Callable[[argparse.Namespace], int] = options.command
-            return command(options)
+            code = command(options)
+            sys.stdout.flush()
+            return code
     except FastvidError as error:
         return _failed(error, error.exit_code, as_json, debug)
     except _Terminated:

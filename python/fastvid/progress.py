@@ -11,6 +11,7 @@ from fastvid.pipeline import Progress
 _REDRAW_SECONDS = 0.1
 _LINE_SECONDS = 5.0
 _BAR_WIDTH = 24
+_LEAST_BAR_WIDTH = 4
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -33,13 +34,12 @@ class ProgressDisplay:
         if progress.elapsed - self._shown < pause:
             return
         self._shown = progress.elapsed
-        line = describe(progress, bar=self._is_terminal)
+        line = describe(progress)
         if self._is_terminal:
-            width = shutil.get_terminal_size().columns
-            line = f"\r{line[: width - 1]}\x1b[K"
+            width = shutil.get_terminal_size().columns - 1
+            self._write(f"\r{_with_bar(progress, line, width)}\x1b[K")
         else:
-            line += "\n"
-        self._write(line)
+            self._write(f"{line}\n")
         self._drawn = True
 
     def close(self) -> None:
@@ -56,19 +56,10 @@ class ProgressDisplay:
         self._stream.flush()
 
 
-def describe(progress: Progress, *, bar: bool = False) -> str:
-    """One line such as `120/300 frames  24.0 fps  ETA 0:07  decode 1.2 upscale 30.5 ms/frame`.
-
-    Args:
-        progress: The state; more frames than expected count as an unknown total.
-        bar: Whether to begin with a bar and a percentage.
-    """
-    done, total = progress.frames, progress.total
-    if total is not None and total < max(done, 1):
-        total = None
+def describe(progress: Progress) -> str:
+    """One line such as `120/300 frames  24.0 fps  ETA 0:07  decode 1.2 upscale 30.5 ms/frame`."""
+    done, total = progress.frames, _total(progress)
     parts = [f"{done} frames" if total is None else f"{done}/{total} frames"]
-    if bar and total:
-        parts.insert(0, f"{_bar(done / total)} {100 * done // total:3d}%")
     if done:
         parts.append(f"{progress.fps:.1f} fps")
         if total and progress.eta is not None:
@@ -90,7 +81,21 @@ def clock_time(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _bar(fraction: float) -> str:
-    eighths = round(fraction * _BAR_WIDTH * 8)
-    full, rest = divmod(eighths, 8)
-    return f"{'█' * full}{_EIGHTHS[rest] if rest else ''}".ljust(_BAR_WIDTH)
+def _total(progress: Progress) -> int | None:
+    """Frames expected; more frames than that count as an unknown total."""
+    total = progress.total
+    return total if total is not None and total >= max(progress.frames, 1) else None
+
+
+def _with_bar(progress: Progress, line: str, width: int) -> str:
+    """The line behind a percentage, and a bar as wide as `width` leaves room for."""
+    total = _total(progress)
+    if total is None:
+        return line[:width]
+    fraction = progress.frames / total
+    line = f"{int(100 * fraction):3d}%  {line}"
+    room = min(_BAR_WIDTH, width - len(line) - 1)
+    if room >= _LEAST_BAR_WIDTH:
+        full, rest = divmod(round(fraction * room * 8), 8)
+        line = f"{'█' * full + _EIGHTHS[rest].strip():{room}} {line}"
+    return line[:width]
