@@ -31,8 +31,9 @@ struct alignas(64) Template {
 FASTVID_INLINE Quad measure(const Template& patch, const Place& at, int64_t pitch) {
   Pair pixels[kPairs];
   sample(at, pitch, pixels);
-  Pair sum = splat(0), square = splat(0), dx = splat(0), dy = splat(0);
-  for (int i = 0; i < kPairs; ++i) {
+  Pair sum = pixels[0] - load(patch.value), square = sum * sum;
+  Pair dx = sum * load(patch.dx), dy = sum * load(patch.dy);
+  for (int i = 1; i < kPairs; ++i) {
     const Pair difference = pixels[i] - load(patch.value + 16 * i);
     sum = sum + difference;
     square = square + difference * difference;
@@ -51,8 +52,9 @@ FASTVID_INLINE float cost_of(const Quad& sums) {
 FASTVID_INLINE float compare(const float* patch, const Place& at, int64_t pitch) {
   Pair pixels[kPairs];
   sample(at, pitch, pixels);
-  Pair sum = splat(0), square = splat(0);
-  for (int i = 0; i < kPairs; ++i, patch += 2 * pitch) {
+  Pair sum = pixels[0] - load_rows(patch, patch + pitch), square = sum * sum;
+  for (int i = 1; i < kPairs; ++i) {
+    patch += 2 * pitch;
     const Pair difference = pixels[i] - load_rows(patch, patch + pitch);
     sum = sum + difference;
     square = square + difference * difference;
@@ -60,16 +62,8 @@ FASTVID_INLINE float compare(const float* patch, const Place& at, int64_t pitch)
   return cost_of(sums(sum, square, sum, square));
 }
 
-struct Symmetric {
-  float xx, xy, yy;
-};
-
-// The Hessian of the patch, and the inverse of the damped one.
-struct Curvature {
-  Symmetric hessian, inverse;
-};
-
-FASTVID_INLINE Curvature prepare(const SearchPlane& plane, int64_t x, int64_t y, Template& patch) {
+// Fills in a patch; returns the Hessian: xx, xy, yy.
+FASTVID_INLINE Quad prepare(const SearchPlane& plane, int64_t x, int64_t y, Template& patch) {
   const float* p = plane.data + y * plane.pitch + x;
   const int64_t pitch = plane.pitch;
   const Pair half = splat(0.5f);
@@ -93,28 +87,38 @@ FASTVID_INLINE Curvature prepare(const SearchPlane& plane, int64_t x, int64_t y,
     xy = xy + x_only * y_only;
     yy = yy + y_only * y_only;
   }
-  const Quad hessian = sums(xx, xy, yy, yy);
-  const float a = hessian[0] + kDamping, b = hessian[1], c = hessian[2] + kDamping;
-  const float determinant = a * c - b * b;
-  const float scale = determinant > 1.0f ? 1.0f / determinant : 0.0f;
-  return {{hessian[0], b, hessian[2]}, {c * scale, -(b * scale), a * scale}};
+  return sums(xx, xy, yy, yy);
 }
 
-// Patches that descend side by side, so that the latency of one hides behind the others.
+// Patches that descend side by side: the latency of one hides behind the others, and what is one
+// number per patch is computed for all at once.
 struct Batch {
   Template patch[kBatch];
-  Curvature curvature[kBatch];
-  int64_t index[kBatch];                                      // in the grid
-  float x[kBatch], y[kBatch];                                 // the corner of the patch
-  float dx[kBatch], dy[kBatch];                               // where it stands
-  float best_dx[kBatch], best_dy[kBatch], best_cost[kBatch];  // the best place so far
-  float start_dx[kBatch], start_dy[kBatch];
+  int64_t index[kBatch];  // in the grid
+  struct alignas(64) Numbers {
+    float x[kBatch], y[kBatch];  // the corner of the patch
+    float hessian[3][kBatch];    // xx, xy, yy
+    float inverse[3][kBatch];    // of the damped Hessian
+    float start_dx[kBatch], start_dy[kBatch];
+    float dx[kBatch], dy[kBatch];  // where it stands
+    float best_dx[kBatch], best_dy[kBatch], best_cost[kBatch];
+    float right[kBatch], down[kBatch];  // the place it stands at: weights and pixel
+    int column[kBatch], row[kBatch];
+    float sums[4][kBatch];  // what measure() found there
+    int active[kBatch];     // -1 or 0
+  } n{};
   int count = 0;
 };
 
 // Keeps a patch within its own size of the plane.
 FASTVID_INLINE float keep_inside(float flow, float corner, int64_t size) {
   return clamp(flow, -(corner + kPatchSize), static_cast<float>(size) - corner);
+}
+
+FASTVID_INLINE Vec keep_inside(const Vec& flow, const Vec& corner, float size) {
+  const Vec low = -(corner + static_cast<float>(kPatchSize)), high = size - corner;
+  const Vec raised = flow > low ? flow : low;
+  return raised < high ? raised : high;
 }
 
 FASTVID_INLINE int64_t corner_of(int64_t index, int stride, int64_t size) {
@@ -126,72 +130,140 @@ void add_to_batch(const SearchLevel& level, Batch& batch, int64_t row, int64_t c
   const int i = batch.count++;
   const int64_t x = corner_of(column, level.stride, level.from.width);
   const int64_t y = corner_of(row, level.stride, level.from.height);
-  batch.curvature[i] = prepare(level.from, x, y, batch.patch[i]);
+  const Quad hessian = prepare(level.from, x, y, batch.patch[i]);
+  auto& n = batch.n;
+  for (int k = 0; k < 3; ++k) n.hessian[k][i] = hessian[k];
   batch.index[i] = row * level.columns + column;
-  batch.x[i] = static_cast<float>(x);
-  batch.y[i] = static_cast<float>(y);
-  batch.dx[i] = batch.start_dx[i] = keep_inside(dx, batch.x[i], level.to.width);
-  batch.dy[i] = batch.start_dy[i] = keep_inside(dy, batch.y[i], level.to.height);
+  n.x[i] = static_cast<float>(x);
+  n.y[i] = static_cast<float>(y);
+  n.dx[i] = n.start_dx[i] = keep_inside(dx, n.x[i], level.to.width);
+  n.dy[i] = n.start_dy[i] = keep_inside(dy, n.y[i], level.to.height);
 }
 
-// Gradient descent, each patch until its step is small, its cost rises, or it has gone further than
-// a patch.
-void descend(const SearchPlane& to, Batch& batch, int iterations) {
-  int active[kBatch];
-  int count = batch.count;
-  for (int i = 0; i < count; ++i) active[i] = i;
-  for (int iteration = 0; iteration < iterations && count > 0; ++iteration) {
-    int left = 0;
-    for (int k = 0; k < count; ++k) {
-      const int i = active[k];
-      const float dx = batch.dx[i], dy = batch.dy[i];
-      const Place at = place(to, batch.x[i] + dx, batch.y[i] + dy);
-      const Quad sums = measure(batch.patch[i], at, to.pitch);
-      const float cost = cost_of(sums);
-      const Symmetric& inverse = batch.curvature[i].inverse;
-      const float step_x = inverse.xx * sums[2] + inverse.xy * sums[3];
-      const float step_y = inverse.xy * sums[2] + inverse.yy * sums[3];
-      const float new_dx = keep_inside(dx - step_x, batch.x[i], to.width);
-      const float new_dy = keep_inside(dy - step_y, batch.y[i], to.height);
-      const float far_x = new_dx - batch.start_dx[i], far_y = new_dy - batch.start_dy[i];
-      const bool near = far_x * far_x + far_y * far_y <= 1.0f * kPatchSize * kPatchSize;
-      const bool small = step_x * step_x + step_y * step_y < kSmallStep;
-      const bool better = (iteration == 0) | (cost < batch.best_cost[i]);
-      batch.best_dx[i] = better ? (small & near ? new_dx : dx) : batch.best_dx[i];
-      batch.best_dy[i] = better ? (small & near ? new_dy : dy) : batch.best_dy[i];
-      batch.best_cost[i] = better ? cost : batch.best_cost[i];
-      batch.dx[i] = new_dx;
-      batch.dy[i] = new_dy;
-      active[left] = i;
-      left += better & near & !small;
-    }
-    count = left;
+void start_batch(Batch& batch) {
+  auto& n = batch.n;
+  for (int i = 0; i < kBatch; i += kLanes) {
+    const Vec a = load_lanes(n.hessian[0] + i) + kDamping, b = load_lanes(n.hessian[1] + i);
+    const Vec c = load_lanes(n.hessian[2] + i) + kDamping;
+    const Vec determinant = a * c - b * b;
+    const Vec scale = determinant > 1.0f ? 1.0f / determinant : Vec{};
+    store_lanes(n.inverse[0] + i, c * scale);
+    store_lanes(n.inverse[1] + i, -(b * scale));
+    store_lanes(n.inverse[2] + i, a * scale);
+    store_lanes(n.best_cost + i, 3e38f - Vec{});
+  }
+  for (int i = 0; i < kBatch; ++i) n.active[i] = i < batch.count ? -1 : 0;
+}
+
+// Splits `at` into a whole number and the share of the next one.
+FASTVID_INLINE void split(const Vec& at, int* whole, float* share) {
+  Integers floor = __builtin_convertvector(at, Integers);
+  floor += at < __builtin_convertvector(floor, Vec);
+  std::memcpy(whole, &floor, sizeof(floor));
+  store_lanes(share, at - __builtin_convertvector(floor, Vec));
+}
+
+void find_places(Batch& batch) {
+  auto& n = batch.n;
+  for (int i = 0; i < kBatch; i += kLanes) {
+    split(load_lanes(n.x + i) + load_lanes(n.dx + i), n.column + i, n.right + i);
+    split(load_lanes(n.y + i) + load_lanes(n.dy + i), n.row + i, n.down + i);
   }
 }
 
-// Whether the best place of a patch is noise around zero; sets its cost there.
-FASTVID_INLINE bool stands_still(const SearchLevel& level, const Batch& batch, int i, float& cost) {
-  const float dx = batch.best_dx[i], dy = batch.best_dy[i];
-  const bool slow =
-      (dx < kStillRange) & (dx > -kStillRange) & (dy < kStillRange) & (dy > -kStillRange);
-  if (!slow) return false;
-  const Place at = place(level.to, batch.x[i], batch.y[i]);
-  cost = cost_of(measure(batch.patch[i], at, level.to.pitch));
-  const Symmetric& h = batch.curvature[i].hessian;
-  const float explained = dx * dx * h.xx + 2.0f * (dx * dy * h.xy) + dy * dy * h.yy;
-  return explained <= cost * kStillShare;
+// Takes a step from what was measured: keeps the best place and drops the patches that are done,
+// because the step is small, the cost rose, or they went further than a patch.
+void step(const SearchPlane& to, Batch& batch) {
+  auto& n = batch.n;
+  const auto width = static_cast<float>(to.width), height = static_cast<float>(to.height);
+  for (int i = 0; i < kBatch; i += kLanes) {
+    const Vec sum = load_lanes(n.sums[0] + i), square = load_lanes(n.sums[1] + i);
+    const Vec by_dx = load_lanes(n.sums[2] + i), by_dy = load_lanes(n.sums[3] + i);
+    const Vec varied = square - sum * sum * (1.0f / 64);
+    const Vec cost = varied > 0.0f ? varied : Vec{};
+    const Vec xy = load_lanes(n.inverse[1] + i);
+    const Vec step_x = load_lanes(n.inverse[0] + i) * by_dx + xy * by_dy;
+    const Vec step_y = xy * by_dx + load_lanes(n.inverse[2] + i) * by_dy;
+    const Vec dx = load_lanes(n.dx + i), dy = load_lanes(n.dy + i);
+    const Vec new_dx = keep_inside(dx - step_x, load_lanes(n.x + i), width);
+    const Vec new_dy = keep_inside(dy - step_y, load_lanes(n.y + i), height);
+    const Vec far_x = new_dx - load_lanes(n.start_dx + i);
+    const Vec far_y = new_dy - load_lanes(n.start_dy + i);
+    Integers active;
+    std::memcpy(&active, n.active + i, sizeof(active));
+    const Vec best_cost = load_lanes(n.best_cost + i);
+    const Integers near = far_x * far_x + far_y * far_y <= 1.0f * kPatchSize * kPatchSize;
+    const Integers small = step_x * step_x + step_y * step_y < kSmallStep;
+    const Integers better = active & (cost < best_cost);
+    const Integers last = small & near;
+    store_lanes(n.best_dx + i, better ? (last ? new_dx : dx) : load_lanes(n.best_dx + i));
+    store_lanes(n.best_dy + i, better ? (last ? new_dy : dy) : load_lanes(n.best_dy + i));
+    store_lanes(n.best_cost + i, better ? cost : best_cost);
+    store_lanes(n.dx + i, new_dx);
+    store_lanes(n.dy + i, new_dy);
+    active = better & near & ~small;
+    std::memcpy(n.active + i, &active, sizeof(active));
+  }
+}
+
+// Lists the active patches; returns their number.
+FASTVID_INLINE int list_active(const Batch& batch, int (&list)[kBatch]) {
+  int count = 0;
+  for (int i = 0; i < batch.count; ++i) {
+    list[count] = i;
+    count -= batch.n.active[i];
+  }
+  return count;
+}
+
+void measure_active(const SearchPlane& to, Batch& batch, const int (&list)[kBatch], int count) {
+  auto& n = batch.n;
+  for (int k = 0; k < count; ++k) {
+    const int i = list[k];
+    const Place at{to.data + n.row[i] * to.pitch + n.column[i], n.right[i], n.down[i]};
+    const Quad sums = measure(batch.patch[i], at, to.pitch);
+    for (int j = 0; j < 4; ++j) n.sums[j][i] = sums[j];
+  }
+}
+
+void descend(const SearchPlane& to, Batch& batch, int iterations) {
+  start_batch(batch);
+  int list[kBatch];
+  for (int iteration = 0; iteration < iterations; ++iteration) {
+    const int count = list_active(batch, list);
+    if (count == 0) return;
+    find_places(batch);
+    measure_active(to, batch, list, count);
+    step(to, batch);
+  }
+}
+
+// Sets the best place of those patches to zero whose motion is noise around it.
+void rest(const SearchPlane& to, Batch& batch) {
+  auto& n = batch.n;
+  for (int i = 0; i < batch.count; ++i) {
+    const float dx = n.best_dx[i], dy = n.best_dy[i];
+    const bool slow = (dx < kStillRange) & (dx > -kStillRange) & (dy < kStillRange) &
+                      (dy > -kStillRange) & ((dx != 0) | (dy != 0));
+    if (!slow) continue;
+    const float cost = cost_of(measure(batch.patch[i], place(to, n.x[i], n.y[i]), to.pitch));
+    const float explained =
+        dx * dx * n.hessian[0][i] + 2.0f * (dx * dy * n.hessian[1][i]) + dy * dy * n.hessian[2][i];
+    if (explained > cost * kStillShare) continue;
+    n.best_dx[i] = n.best_dy[i] = 0;
+    n.best_cost[i] = cost;
+  }
 }
 
 // Descends and writes the batch to the grid.
 void finish(const SearchLevel& level, Batch& batch, const SearchGrid& grid) {
   descend(level.to, batch, level.iterations);
+  rest(level.to, batch);
   for (int i = 0; i < batch.count; ++i) {
-    float still_cost = 0;
-    const bool still = stands_still(level, batch, i, still_cost);
     const int64_t at = batch.index[i];
-    grid.dx[at] = still ? 0.0f : batch.best_dx[i];
-    grid.dy[at] = still ? 0.0f : batch.best_dy[i];
-    grid.cost[at] = still ? still_cost : batch.best_cost[i];
+    grid.dx[at] = batch.n.best_dx[i];
+    grid.dy[at] = batch.n.best_dy[i];
+    grid.cost[at] = batch.n.best_cost[i];
     grid.changed[at] = 1.0f;
   }
   batch.count = 0;

@@ -23,6 +23,7 @@ constexpr int kLanes = 4;
 
 constexpr int kPairs = kPatchSize / 2;
 using Vec = float __attribute__((vector_size(kLanes * sizeof(float))));
+using Integers = int __attribute__((vector_size(kLanes * sizeof(int))));
 using Quad = float __attribute__((vector_size(16)));
 using Eight = float __attribute__((vector_size(32)));
 
@@ -46,7 +47,7 @@ FASTVID_PAIR_OPERATOR(/)
 
 FASTVID_INLINE Pair splat(float x) {
   Pair out;
-  for (int i = 0; i < Pair::kParts; ++i) out.part[i] = Vec{} + x;
+  for (int i = 0; i < Pair::kParts; ++i) out.part[i] = x - Vec{};
   return out;
 }
 
@@ -57,6 +58,14 @@ FASTVID_INLINE Pair load(const float* p) {
 }
 
 FASTVID_INLINE void store(float* p, const Pair& x) { std::memcpy(p, &x, sizeof(x)); }
+
+FASTVID_INLINE Vec load_lanes(const float* p) {
+  Vec out;
+  std::memcpy(&out, p, sizeof(out));
+  return out;
+}
+
+FASTVID_INLINE void store_lanes(float* p, const Vec& x) { std::memcpy(p, &x, sizeof(x)); }
 
 FASTVID_INLINE Pair load_rows(const float* upper, const float* lower) {
   Pair out;
