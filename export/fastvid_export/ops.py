@@ -39,6 +39,50 @@ def planar_to_rgb(x: Tensor) -> Tensor:
     return x.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
+def rgb_to_luma(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Splits frames into BT.601 full-range luma and colour differences.
+
+    Args:
+        frames: uint8 (N, H, W, 3).
+
+    Returns:
+        Luma float32 (N, 1, H, W) in [0, 1]; chroma float32 (N, 2, H, W) in [-0.5, 0.5], blue first.
+    """
+    if torch.onnx.is_in_onnx_export():
+        n, h, w, _ = frames.shape
+        luma, chroma = torch.onnx.ops.symbolic_multi_out(
+            "fastvid::RgbToLuma",
+            (frames,),
+            dtypes=(torch.float32, torch.float32),
+            shapes=((n, 1, h, w), (n, 2, h, w)),
+            version=1,
+        )
+        return luma, chroma
+    red, green, blue = frames.to(torch.float32).div(255).unbind(-1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return luma[:, None], torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402], 1)
+
+
+def luma_to_rgb(luma: Tensor, chroma: Tensor) -> Tensor:
+    """Joins luma and chroma to frames; chroma is upsampled bilinearly to the size of luma.
+
+    Args:
+        luma: float32 (N, 1, sH, sW), any values; s in 1, 2, 3, 4.
+        chroma: float32 (N, 2, H, W), as `rgb_to_luma` makes it.
+
+    Returns:
+        uint8 (N, sH, sW, 3), clamped, rounded half to even.
+    """
+    n, _, h, w = luma.shape
+    if torch.onnx.is_in_onnx_export():
+        return _node("LumaToRgb", (luma, chroma), torch.uint8, (n, h, w, 3))
+    if chroma.shape[-1] != w:
+        chroma = F.interpolate(chroma, size=(h, w), mode="bilinear", align_corners=False)
+    y, blue, red = luma[:, 0], 1.772 * chroma[:, 0], 1.402 * chroma[:, 1]
+    green = y - (0.114 * blue + 0.299 * red) / 0.587
+    return planar_to_rgb(torch.stack([y + red, green, y + blue], 1))
+
+
 def inverse_search(luma0: Tensor, luma1: Tensor) -> Tensor:
     """Dense flow between two images, both ways; it has no gradient.
 

@@ -1,11 +1,15 @@
 """The real-time upscaler: a luma network between pixel unshuffle and pixel shuffle.
 
-    luma (N,1,H,W) ─ pad 2 ─ unshuffle 2 ─┬─ 3x3 4→C ─ [3x3 C→C] x depth ─ 3x3 C→16 ─ + ─ shuffle 4
-                                           └─ 3x3 4→16, starts as bicubic ────────────┘
+    luma (N,1,H,W) ─ pad 2 ─┬─ 6x6/2 1→C ─ [3x3 C→C] x depth ─ 3x3 C→16 ─ + ─ shuffle 4 ─ luma
+                            └─ 6x6/2 1→16, starts as bicubic ─────────────┘         (N,1,2H,2W)
 
-Working on 2x2 blocks keeps the channels wide where the pixels are few. The skip convolution sees
-6x6 pixels, enough to hold the bicubic kernel exactly, so training starts from bicubic and no resize
-op is needed. Edges are replicated once at the input; features pad with zeros.
+A 6x6 convolution with stride 2 is a 3x3 convolution on 2x2 blocks (pixel unshuffle), without moving
+the pixels first: channels are wide where positions are few. The skip convolution sees enough to
+hold the bicubic kernel exactly, so training starts from bicubic and the graph needs no resize.
+Edges are replicated once, at the input; features pad with zeros.
+
+The network trains in another parameterisation than it runs in: input convolutions in whitened
+coordinates, inner ones beside an identity branch. `folded` turns both into plain convolutions.
 """
 
 from __future__ import annotations
@@ -13,8 +17,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fastvid_export import ops
+
+_SIDE = 6
+"""Pixels that an input convolution spans: 3 blocks of 2."""
 
 
 @dataclass(frozen=True)
@@ -25,57 +34,58 @@ class UpscalerOptions:
     """Feature channels, a multiple of 16 so that blocked CPU convolutions waste nothing."""
     depth: int = 5
     """Inner convolutions."""
-    expansion: int = 2
-    """Width of the 1x1-3x3-1x1 training branch over `channels`; 0 trains plain convolutions."""
-    negative_slope: float = 0.0
-    """Slope of the activation below zero; 0 is ReLU, which runtimes fuse best."""
 
 
-class RepConv(nn.Module):
-    """A 3x3 convolution that trains as 3x3 + (1x1 → 3x3 → 1x1) + identity and runs as one 3x3.
+class InputConv(nn.Module):
+    """6x6 convolution with stride 2 from luma, trained in coordinates that whiten natural images.
 
-    All branches are linear, so training composes the kernels and runs the one convolution too: the
-    over-parameterisation changes the optimisation, not the cost.
+    Neighbouring pixels are nearly equal, so in pixel coordinates a few directions hold almost all
+    of the gradient. The kernel is `weight @ whitening`; the whitening follows from one model of
+    images, covariance falling exponentially with distance, and needs no data.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, *, expansion: int, identity: bool, padding: int = 1
-    ) -> None:
+    def __init__(self, outputs: int) -> None:
         super().__init__()
-        self.padding = padding
-        self.identity = identity
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
+        self.weight = nn.Parameter(torch.randn(outputs, _SIDE**2) / (_SIDE / 2**0.5))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
-        if identity:
-            with torch.no_grad():
-                self.weight.mul_(0.5)
-        self.expansion = expansion
-        if expansion:
-            wide_in, wide_out = inputs * expansion, outputs * expansion
-            self.squeeze = nn.Parameter(torch.randn(wide_in, inputs) / inputs**0.5)
-            self.spatial = nn.Parameter(
-                torch.randn(wide_out, wide_in, 3, 3) * (0.5 / (9 * wide_in) ** 0.5)
-            )
-            self.expand = nn.Parameter(torch.randn(outputs, wide_out) / wide_out**0.5)
+        self.whitening: Tensor
+        self.register_buffer("whitening", _whitening(), persistent=False)
 
     def kernel(self) -> Tensor:
-        """The one 3x3 kernel (outputs, inputs, 3, 3) that all branches amount to."""
-        kernel = self.weight
-        if self.expansion:
-            kernel = kernel + torch.einsum(
-                "oa,abhw,bi->oihw", self.expand, self.spatial, self.squeeze
-            )
-        if self.identity:
-            unit = torch.zeros_like(self.weight)
-            unit[:, :, 1, 1] = torch.eye(self.weight.shape[0], dtype=unit.dtype)
-            kernel = kernel + unit
-        return kernel
+        """The kernel in pixel coordinates, (outputs, 1, 6, 6)."""
+        return (self.weight @ self.whitening).view(-1, 1, _SIDE, _SIDE)
 
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast("cpu", enabled=False):
-            kernel = self.kernel()
-        return F.conv2d(x, kernel, self.bias, padding=self.padding)
+    def set_kernel(self, kernel: Tensor) -> None:
+        """Makes `kernel()` return `kernel`."""
+        with torch.no_grad():
+            flat = kernel.reshape(-1, _SIDE**2).double()
+            self.weight.copy_(torch.linalg.solve(self.whitening.double(), flat, left=False))
+
+    def forward(self, luma: Tensor) -> Tensor:
+        """(N, 1, H, W) → (N, outputs, (H - 4) / 2, (W - 4) / 2)."""
+        return F.conv2d(luma, self.kernel(), self.bias, stride=2)
+
+
+class InnerConv(nn.Conv2d):
+    """3x3 convolution beside an identity branch: both are linear, so one kernel does for both."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1)
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        assert self.bias is not None
+        with torch.no_grad():
+            self.weight.mul_(0.5)
+            self.bias.zero_()
+        self.identity: Tensor
+        self.register_buffer("identity", torch.eye(channels), persistent=False)
+
+    def kernel(self) -> Tensor:
+        """The one kernel that both branches amount to."""
+        return self.weight + F.pad(self.identity[:, :, None, None], (1, 1, 1, 1))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) → the same shape, edges padded with zeros."""
+        return F.conv2d(input, self.kernel(), self.bias, padding=1)
 
 
 class UpscalerNet(nn.Module):
@@ -86,60 +96,78 @@ class UpscalerNet(nn.Module):
     def __init__(self, options: UpscalerOptions) -> None:
         super().__init__()
         self.options = options
-        width, wide = options.channels, options.expansion
-        self.skip = nn.Conv2d(4, 16, 3)
-        self.head = RepConv(4, width, expansion=wide, identity=False, padding=0)
-        self.body = nn.ModuleList(
-            RepConv(width, width, expansion=wide, identity=True) for _ in range(options.depth)
-        )
-        self.tail = RepConv(width, 16, expansion=wide, identity=False)
-        with torch.no_grad():
-            self.skip.weight.copy_(_bicubic_kernel())
-            assert self.skip.bias is not None
-            self.skip.bias.zero_()
-            self.tail.weight.mul_(0.1)
+        self.skip: nn.Module = InputConv(16)
+        self.head: nn.Module = InputConv(options.channels)
+        self.body = nn.ModuleList(InnerConv(options.channels) for _ in range(options.depth))
+        self.tail = nn.Conv2d(options.channels, 16, 3, padding=1)
+        self.skip.set_kernel(_bicubic_kernel())
+        assert self.tail.bias is not None
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)
 
     def forward(self, luma: Tensor) -> Tensor:
-        blocks = F.pixel_unshuffle(F.pad(luma, (2, 2, 2, 2), mode="replicate"), 2)
-        features = self._act(self.head(blocks))
+        """(N, 1, H, W) → (N, 1, 2H, 2W)."""
+        padded = F.pad(luma, (2, 2, 2, 2), mode="replicate")
+        features = F.relu(self.head(padded))
         for layer in self.body:
-            features = self._act(layer(features))
-        return F.pixel_shuffle(self.tail(features) + self.skip(blocks), 4)
-
-    def _act(self, x: Tensor) -> Tensor:
-        slope = self.options.negative_slope
-        return F.leaky_relu(x, slope) if slope else F.relu(x)
+            features = F.relu(layer(features))
+        return F.pixel_shuffle(self.tail(features) + self.skip(padded), 4)
 
     def folded(self) -> UpscalerNet:
-        """The same function with every branch folded into plain 3x3 convolutions."""
-        options = UpscalerOptions(
-            self.options.channels, self.options.depth, 0, self.options.negative_slope
-        )
-        plain = UpscalerNet(options)
-        plain.skip.load_state_dict(self.skip.state_dict())
-        for ours, theirs in zip(self._convolutions(), plain._convolutions(), strict=True):
-            theirs.identity = False
-            with torch.no_grad():
-                theirs.weight.copy_(ours.kernel())
-                theirs.bias.copy_(ours.bias)
-        return plain.eval()
+        """The same function with plain convolutions only, in eval mode, for export."""
+        plain = UpscalerNet(self.options)
+        plain.skip, plain.head = (_plain(layer, stride=2) for layer in (self.skip, self.head))
+        plain.body = nn.ModuleList(_plain(layer, padding=1) for layer in self.body)
+        plain.tail.load_state_dict(self.tail.state_dict())
+        return plain.eval().requires_grad_(False)
 
-    def _convolutions(self) -> list[RepConv]:
-        return [self.head, *(m for m in self.body if isinstance(m, RepConv)), self.tail]
+
+class UpscaleGraph(nn.Module):
+    """Frames in, frames out: the graph `upscale` of the bundle.
+
+    Chroma passes by the network and is resized bilinearly: the eye sees little of it.
+    """
+
+    def __init__(self, net: UpscalerNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """uint8 (N, H, W, 3), H and W even → uint8 (N, 2H, 2W, 3)."""
+        luma, chroma = ops.rgb_to_luma(frames)
+        return ops.luma_to_rgb(self.net(luma), chroma)
+
+
+def _plain(layer: nn.Module, *, stride: int = 1, padding: int = 0) -> nn.Conv2d:
+    assert isinstance(layer, InputConv | InnerConv)
+    kernel = layer.kernel().detach()
+    outputs, inputs, side, _ = kernel.shape
+    convolution = nn.Conv2d(inputs, outputs, side, stride=stride, padding=padding)
+    assert layer.bias is not None
+    with torch.no_grad():
+        convolution.weight.copy_(kernel)
+        assert convolution.bias is not None
+        convolution.bias.copy_(layer.bias)
+    return convolution
+
+
+def _whitening(*, variance: float = 0.063, length: float = 50.0, noise: float = 3e-4) -> Tensor:
+    """Inverse square root of the covariance of 6x6 luma patches, (36, 36), symmetric."""
+    axis = torch.arange(_SIDE, dtype=torch.float64)
+    points = torch.cartesian_prod(axis, axis)
+    covariance = variance * torch.exp(-torch.cdist(points, points) / length)
+    values, vectors = torch.linalg.eigh(covariance + noise * torch.eye(_SIDE**2))
+    return ((vectors / values.sqrt()) @ vectors.T).float()
 
 
 def _bicubic_kernel() -> Tensor:
-    """Bicubic x2 (a = -0.5, half-pixel centres) from 3x3 blocks of 2x2 pixels: (16, 4, 3, 3)."""
-    rows = torch.zeros(4, 6)
+    """Bicubic x2 (a = -0.5, half-pixel centres) of the middle 2x2 of 6x6 pixels: (16, 1, 6, 6)."""
+    rows = torch.zeros(4, _SIDE)
     for out in range(4):
-        # Output row `out` of the centre block lies at this row of the 6 that the blocks span.
         position = 2 + (out + 0.5) / 2 - 0.5
-        for row in range(6):
+        for row in range(_SIDE):
             rows[out, row] = _cubic(abs(position - row))
-    full = torch.einsum("ay,bx->abyx", rows, rows)  # (4, 4, 6, 6): outputs by inputs
-    # Input (2 * block + phase) becomes channel 2 * phase_y + phase_x of that block.
-    blocks = full.reshape(4, 4, 3, 2, 3, 2).permute(0, 1, 3, 5, 2, 4)
-    return blocks.reshape(16, 4, 3, 3)
+    return torch.einsum("ay,bx->abyx", rows, rows).reshape(16, 1, _SIDE, _SIDE)
 
 
 def _cubic(t: float, a: float = -0.5) -> float:

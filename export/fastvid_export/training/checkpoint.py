@@ -1,4 +1,4 @@
-"""Training state on disk: one file of tensors and plain values, written atomically, never pickle."""
+"""Training state on disk: one file of tensors and plain values, written in one move, never code."""
 
 from __future__ import annotations
 

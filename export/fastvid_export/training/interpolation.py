@@ -26,9 +26,9 @@ from fastvid_export.training.triplets import TripletSet, prepare
 class InterpolationData:
     """How many samples are prepared, and how a batch is made of them."""
 
-    real: int = 6000
-    drawn: int = 5000
-    valid: int = 240
+    real: int = 4000
+    drawn: int = 3000
+    valid: int = 160
     batch: int = 8
     patch: int = 224
     seed: int = 1

@@ -60,7 +60,9 @@ class Task(Protocol):
     def batch(self, rng: np.random.Generator) -> Batch:
         """One batch drawn with `rng` alone. Runs on a helper thread, one batch ahead."""
 
-    def loss(self, model: nn.Module, batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, model: nn.Module, batch: Batch, progress: float
+    ) -> tuple[Tensor, dict[str, float]]:
         """Scalar loss to minimise and figures to log.
 
         Args:
@@ -74,6 +76,8 @@ class Task(Protocol):
 
         Args:
             model: The averaged network in eval mode, float32, gradients off.
+            samples: Folder for pictures.
+            step: Steps done.
         """
 
     def score(self, metrics: dict[str, float]) -> float:
@@ -100,7 +104,8 @@ class LoopConfig:
     clip: float = 1.0
     """Largest L2 norm of the gradient; 0 turns clipping off."""
     bfloat16_until: float = 0.0
-    """Share of the run whose forward pass runs in bfloat16 (the rest in float32)."""
+    """Share of the run whose forward pass runs in bfloat16, the rest in float32. Networks whose
+    output is a small correction lose much by it."""
     log_every: int = 100
     validate_every: int = 2_000
     save_every: int = 500
@@ -251,9 +256,7 @@ class _Trainer:
     def average(self) -> None:
         # A short memory at first: otherwise the random start stays in the average for long.
         decay = min(self.config.ema, (1.0 + self.step) / (10.0 + self.step))
-        for mean, value in zip(
-            self.averaged.parameters(), self.model.parameters(), strict=True
-        ):
+        for mean, value in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(value, 1.0 - decay)
         for mean, value in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
             mean.copy_(value)
@@ -265,7 +268,8 @@ class _Trainer:
         self.metrics = self.task.validate(self.averaged, self.samples, self.step)
         score = self.task.score(self.metrics)
         better = score > self.best_score
-        self.log("validation", **self.metrics, best=better, seconds=round(time.monotonic() - began, 1))
+        seconds = round(time.monotonic() - began, 1)
+        self.log("validation", **self.metrics, best=better, seconds=seconds)
         if better:
             self.best_score = score
             self.save(self.best_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -18,7 +18,8 @@ def laplacian_pyramid_l1(prediction: Tensor, target: Tensor, *, levels: int = 5)
     """L1 over the bands of a Laplacian pyramid, level k weighted by 2^k.
 
     Args:
-        prediction, target: (N, C, H, W); H and W at least 2^levels.
+        prediction: (N, C, H, W); H and W at least 2^levels.
+        target: The same.
         levels: Number of bands, the last one being the low-pass rest.
     """
     total = prediction.new_zeros(())
@@ -39,8 +40,7 @@ def _blur(image: Tensor) -> Tensor:
 
 
 def census(prediction: Tensor, target: Tensor, *, radius: int = 3) -> Tensor:
-    """Soft Hamming distance between census transforms of the grey images: cares for structure,
-    not brightness."""
+    """Soft Hamming distance of census transforms of the grey images: structure, not brightness."""
     return _soft_hamming(_census_transform(prediction, radius), _census_transform(target, radius))
 
 

@@ -208,6 +208,15 @@ def credits() -> list[str]:
     ]
 
 
+def credit_entries() -> list[dict[str, str]]:
+    """The same as entries of `bundle.json`."""
+    return [
+        {"name": s.title, "licence": s.licence, "source": s.url, "notice": s.credit}
+        for s in SOURCES
+        if s.trains and s.credit
+    ]
+
+
 def sources_used(prefix: str) -> list[Source]:
     """Sources that may train, below `photos/` or `clips/`."""
     return [s for s in SOURCES if s.trains and s.folder.startswith(prefix)]

@@ -45,8 +45,10 @@ def luma_half(frame: np.ndarray) -> np.ndarray:
         float32 (1, 1, H // 2, W // 2) in [0, 1].
     """
     h, w = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
-    x = frame[:h, :w].reshape(h // 2, 2, w // 2, 2, 3).astype(np.float32).mean((1, 3))
-    return (x @ np.array([0.299, 0.587, 0.114], np.float32) / np.float32(255))[None, None]
+    r, g, b = ops.rgb_to_planar(np.ascontiguousarray(frame[None, :h, :w]))[0]
+    x = np.float32(0.299) * r + np.float32(0.587) * g + np.float32(0.114) * b
+    mean = (x[0::2, 0::2] + x[0::2, 1::2] + x[1::2, 0::2] + x[1::2, 1::2]) * np.float32(0.25)
+    return mean[None, None]
 
 
 def decode(path: Path, longest: int = 1280) -> np.ndarray:

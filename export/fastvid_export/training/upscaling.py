@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -16,7 +19,7 @@ from fastvid_export.models.upscaler import UpscalerNet, UpscalerOptions
 from fastvid_export.training import material
 from fastvid_export.training.bank import ArrayBank, open_or_build
 from fastvid_export.training.loop import Batch
-from fastvid_export.training.losses import charbonnier, psnr
+from fastvid_export.training.losses import charbonnier
 from fastvid_export.training.sheets import save_sheet
 
 _PHOTO_FACTORS = (2.0, 3.0, 4.0, 6.0)
@@ -26,15 +29,28 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 _LIMITED_RANGE = 219.0 / 255.0
 
 
+@dataclass(frozen=True)
+class UpscalingData:
+    """What a batch is made of, and which loss it meets."""
+
+    patch: int = 48
+    """Side of the low-resolution crops, even."""
+    batch: int = 16
+    """Crops per step."""
+    squared_from: float = 0.75
+    """Share of the run after which squared error replaces Charbonnier."""
+
+
 class UpscalerTask:
     """Trains `UpscalerNet` on pairs of a picture and its antialiased bicubic half.
 
+    Implements `fastvid_export.training.loop.Task`.
+
     Args:
         options: Shape of the network.
+        settings: Sampling and loss.
         data: Folder of material, see `material`.
         cache: Folder for prepared material.
-        patch: Side of the low-resolution crops, even.
-        batch: Crops per step.
     """
 
     name = "upscaler"
@@ -42,24 +58,23 @@ class UpscalerTask:
     def __init__(
         self,
         options: UpscalerOptions,
+        settings: UpscalingData | None = None,
         *,
         data: Path,
         cache: Path,
-        patch: int = 64,
-        batch: int = 32,
-        squared_from: float = 0.75,
     ) -> None:
         self.options = options
+        self.settings = settings or UpscalingData()
         self.data, self.cache = data, cache
-        self.patch, self.batch_size = patch, batch
-        self.squared_from = squared_from
         self._bank: ArrayBank | None = None
         self._held_back: ArrayBank | None = None
 
     def build(self) -> nn.Module:
+        """The untrained network, which is bicubic interpolation."""
         return UpscalerNet(self.options)
 
     def prepare(self) -> None:
+        """Builds or opens the pairs."""
         photos = material.photos(self.data, held_back=False)
         clips = material.clips(self.data, held_back=False)
         recipe = {
@@ -76,11 +91,12 @@ class UpscalerTask:
         self._weights = weights / weights.sum()
 
     def batch(self, rng: np.random.Generator) -> Batch:
+        """`low` (N, 1, S, S) and `high` (N, 1, 2S, 2S), uint8 luma, turned and mirrored."""
         assert self._bank is not None
-        side = self.patch
-        low = np.empty((self.batch_size, 1, side, side), np.uint8)
-        high = np.empty((self.batch_size, 1, 2 * side, 2 * side), np.uint8)
-        for i, k in enumerate(rng.choice(len(self._names), self.batch_size, p=self._weights)):
+        side, size = self.settings.patch, self.settings.batch
+        low = np.empty((size, 1, side, side), np.uint8)
+        high = np.empty((size, 1, 2 * side, 2 * side), np.uint8)
+        for i, k in enumerate(rng.choice(len(self._names), size, p=self._weights)):
             small, large = _crop(self._bank, self._names[k], side, rng)
             turns, flip = int(rng.integers(4)), bool(rng.integers(2))
             low[i, 0], high[i, 0] = _turn(small, turns, flip), _turn(large, turns, flip)
@@ -89,21 +105,24 @@ class UpscalerTask:
     def loss(
         self, model: nn.Module, batch: Batch, progress: float
     ) -> tuple[Tensor, dict[str, float]]:
+        """Charbonnier first, squared error at the end: it is what PSNR measures."""
         high = batch["high"].float() / 255.0
         prediction = model(batch["low"].float() / 255.0).float()
         squared = F.mse_loss(prediction, high)
         figures = {"psnr": -10.0 * float(torch.log10(squared.detach()))}
-        if progress < self.squared_from:
+        if progress < self.settings.squared_from:
             return charbonnier(prediction, high), figures
         # Scaled so that its gradient is about as large as Charbonnier's was.
         return squared * 50.0, figures
 
     def validate(self, model: nn.Module, samples: Path, step: int) -> dict[str, float]:
+        """See `validate` below."""
         if self._held_back is None:
             self._held_back = held_back_pictures(self.data, self.cache)
         return validate(model, self._held_back, samples / f"step_{step:06d}.png")
 
     def score(self, metrics: dict[str, float]) -> float:
+        """Photos and clips count the same."""
         return metrics["photos_psnr"] + metrics["clips_psnr"]
 
 
@@ -143,7 +162,7 @@ def validate(model: nn.Module, pictures: ArrayBank, sheet: Path | None) -> dict[
         restored = model(_tensor(luma(np.asarray(small)))).clamp(0, 1)
         kind = name.split(":")[0] + "s"
         for key, value in (("psnr", restored), ("bicubic", bicubic)):
-            figure = psnr(value * _LIMITED_RANGE, truth * _LIMITED_RANGE, border=2)
+            figure = luma_psnr(value[0, 0].numpy() * 255.0, truth[0, 0].numpy() * 255.0)
             figures.setdefault(f"{kind}_{key}", []).append(figure)
         tiles.append([bicubic, restored, truth])
     if sheet is not None:
@@ -153,6 +172,19 @@ def validate(model: nn.Module, pictures: ArrayBank, sheet: Path | None) -> dict[
         if f"{kind}_psnr" in means:
             means[f"{kind}_gain"] = means[f"{kind}_psnr"] - means[f"{kind}_bicubic"]
     return means
+
+
+def luma_psnr(image: NDArray[Any], truth: NDArray[Any], *, border: int = 2) -> float:
+    """PSNR in dB as super-resolution papers give it: limited-range luma, without the border.
+
+    Args:
+        image: Full-range luma (H, W), 0..255.
+        truth: The same.
+        border: Pixels left out on each side, the scale by convention.
+    """
+    inner = slice(border, -border)
+    difference = (image.astype(np.float64) - truth)[inner, inner] * _LIMITED_RANGE
+    return 10.0 * math.log10(255.0**2 / max(float(np.mean(difference**2)), 1e-9))
 
 
 def _tensor(plane: NDArray[np.float64]) -> Tensor:
@@ -198,9 +230,7 @@ def _training_pairs(
         for factor in _PHOTO_FACTORS:
             yield from _pair(f"{path.stem}/{factor:g}", material.reduce(photo, factor))
     for path in clips:
-        for index, frame in enumerate(
-            material.read_frames(path, step=20, count=_FRAMES_PER_CLIP)
-        ):
+        for index, frame in enumerate(material.read_frames(path, step=20, count=_FRAMES_PER_CLIP)):
             factor = 1.5 if min(frame.shape[:2]) < 500 else 2.0
             reduced = material.reduce(Image.fromarray(frame), factor)
             yield from _pair(f"{path.stem}/{index}", reduced)

@@ -1,0 +1,113 @@
+"""`python -m fastvid_export train | bundle | credits`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastvid.errors import FastvidError, InputError
+from fastvid_export import registry
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        result: int = options.run(options)
+    except FastvidError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return result
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fastvid_export", description="Train and export fastvid's models."
+    )
+    commands = parser.add_subparsers(required=True)
+    train = commands.add_parser("train", help="train a model; resumable and seeded")
+    train.add_argument("model", choices=registry.NAMES)
+    train.add_argument("--data", type=Path, required=True, help="folder with photos/ and clips/")
+    train.add_argument("--out", type=Path, required=True, help="folder of the run")
+    train.add_argument("--cache", type=Path, help="folder of prepared material [OUT/cache]")
+    train.add_argument("--resume", action="store_true", help="go on from OUT/last.pt")
+    train.add_argument("--init", type=Path, help="checkpoint whose weights a new run starts from")
+    train.add_argument("--steps", type=int, help="optimiser steps of the whole schedule")
+    train.add_argument("--seed", type=int)
+    train.add_argument("--threads", type=int)
+    train.add_argument("--lr", type=float, help="peak learning rate")
+    train.add_argument("--validate-every", type=int, help="steps between validations")
+    train.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the network or of its material, for example depth=5",
+    )
+    train.set_defaults(run=_train)
+    bundle = commands.add_parser("bundle", help="export a checkpoint as a bundle")
+    bundle.add_argument("model", choices=registry.NAMES)
+    bundle.add_argument("--checkpoint", type=Path, required=True)
+    bundle.add_argument("--out", type=Path, required=True, help="folder of the bundle")
+    bundle.add_argument("--data", type=Path, help="material to measure quality with")
+    bundle.add_argument("--cache", type=Path, help="folder of prepared material")
+    bundle.set_defaults(run=_bundle)
+    credits = commands.add_parser("credits", help="print what NOTICE must say of the material")
+    credits.set_defaults(run=_credits)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    from fastvid_export.training import loop
+
+    family = registry.family(options.model)
+    named = ("steps", "seed", "threads", "lr", "validate_every")
+    given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
+    config = dataclasses.replace(family.loop(), **given)
+    task = family.task(
+        options.data, options.cache or options.out / "cache", _settings(options.settings)
+    )
+    best = loop.run(
+        task,
+        config,
+        options.out,
+        resume=options.resume,
+        init=options.init,
+        on_event=lambda event: print(json.dumps(event), flush=True),
+    )
+    print(best)
+    return 0
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise InputError(f"set: argument must be NAME=VALUE, got {pair!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _bundle(options: argparse.Namespace) -> int:
+    from fastvid_export import bundles
+
+    made = bundles.build(
+        options.model, options.checkpoint, options.out, data=options.data, cache=options.cache
+    )
+    print(made.path)
+    return 0
+
+
+def _credits(options: argparse.Namespace) -> int:
+    from fastvid_export.training import material
+
+    print("\n".join(material.credits()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""From a checkpoint to a bundle: export, check, measure, write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastvid import __version__
+from fastvid.bundle import Bundle, QualityFigure, write_bundle
+from fastvid.scene import Scene
+from fastvid_export import onnx, registry
+from fastvid_export.training import checkpoint as ckpt
+from fastvid_export.training import material
+
+
+def build(
+    model: str,
+    checkpoint_path: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    cache: Path | None = None,
+    overwrite: bool = True,
+    say: Callable[[str], None] = print,
+) -> Bundle:
+    """Writes the bundle of a trained model, or refuses.
+
+    Args:
+        model: Family, see `registry.NAMES`.
+        checkpoint_path: File that a training wrote.
+        out: Folder of the bundle.
+        data: Folder of material: real frames for the checks come from its held-back clips, and
+            quality is measured on what is held back. Without it frames are drawn, and quality is
+            what the training measured last.
+        cache: Folder for prepared material; beside the checkpoint by default.
+        overwrite: Whether a bundle that is already there may be replaced.
+        say: Called with lines about the progress.
+
+    Raises:
+        ExportError: A graph differs from PyTorch.
+        CheckpointError: The checkpoint does not fit.
+    """
+    family = registry.family(model)
+    checkpoint = ckpt.load(checkpoint_path, task=family.name)
+    plan = family.plan(checkpoint, _real_frames(data))
+    shipped = {graph.name: onnx.export(graph) for graph in plan.graphs}
+    checked = [*shipped.values(), *(onnx.export(graph) for graph in plan.float_checks)]
+    figures = [figure for graph in checked for figure in _differences(graph)]
+    for figure in figures:
+        say(f"{figure.metric} on {figure.data}: {figure.value:.3g} {figure.unit}")
+    if data is not None:
+        runners = {name: onnx.Runner(graph.data) for name, graph in shipped.items()}
+        quality = family.measure(
+            lambda name, inputs: runners[name](inputs),
+            data,
+            cache or checkpoint_path.parent / "cache",
+        )
+    else:
+        quality = [
+            QualityFigure(name, "held-back material, while training", round(value, 3))
+            for name, value in checkpoint.metrics.items()
+        ]
+    for figure in quality:
+        say(f"{figure.metric} on {figure.data}: {figure.value:g} {figure.unit}")
+    manifest = _manifest(plan, shipped, checkpoint, figures + quality)
+    files = {f"{name}.onnx": graph.data for name, graph in shipped.items()}
+    return write_bundle(out, manifest, files, overwrite=overwrite)
+
+
+def _real_frames(data: Path | None) -> list[np.ndarray]:
+    if data is None:
+        scene = Scene(320, 180, seed=3)
+        return [scene.draw(t / 30) for t in range(3)]
+    clip = material.clips(data, held_back=True)[0]
+    return list(material.read_frames(clip, start=10, count=3))
+
+
+def _differences(graph: onnx.ExportedGraph) -> list[QualityFigure]:
+    return [
+        QualityFigure(
+            metric="largest difference from PyTorch",
+            data=f"{d.output} of {graph.plan.name}, {d.samples} inputs",
+            value=float(f"{d.value:.3g}"),
+            unit=d.unit,
+        )
+        for d in graph.differences
+    ]
+
+
+def _manifest(
+    plan: registry.BundlePlan,
+    graphs: dict[str, onnx.ExportedGraph],
+    checkpoint: ckpt.Checkpoint,
+    quality: list[QualityFigure],
+) -> dict[str, Any]:
+    settings: dict[str, Any] = {"steps": checkpoint.step, "seed": checkpoint.seed}
+    return {
+        "name": plan.name,
+        **plan.manifest,
+        "requires_fastvid": __version__,
+        "provenance": {
+            "weights": plan.weights,
+            "training_data": list(plan.training_data),
+            "exporter": f"fastvid_export {__version__}, torch {torch.__version__.split('+')[0]}",
+            "command": f"python -m fastvid_export bundle {checkpoint.task} --checkpoint FILE",
+            "created": time.strftime("%Y-%m-%d", time.gmtime()),
+            "settings": settings | checkpoint.options,
+        },
+        "graphs": {name: graph.manifest() for name, graph in graphs.items()},
+        "credits": list(plan.credits),
+        "quality": [asdict(figure) for figure in quality],
+    }

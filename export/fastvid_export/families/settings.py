@@ -1,0 +1,36 @@
+"""`--set name=value` for dataclasses of plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar
+
+from fastvid.errors import InputError
+
+T = TypeVar("T")
+
+
+def fill(kind: type[T], settings: dict[str, Any]) -> T:
+    """An instance of the dataclass `kind` from the settings that name its fields, and removes them.
+
+    Raises:
+        InputError: A value does not fit its field.
+    """
+    values = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if field.name not in settings:
+            continue
+        text, example = settings.pop(field.name), field.default
+        try:
+            values[field.name] = type(example)(text)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{field.name}: setting must be {type(example).__name__}, got {text!r}"
+            ) from None
+    return kind(**values)
+
+
+def refuse_rest(settings: dict[str, Any]) -> None:
+    """Raises InputError for settings that nothing took."""
+    if settings:
+        raise InputError(f"set: no setting is called {', '.join(sorted(settings))}")

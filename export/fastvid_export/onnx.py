@@ -1,0 +1,227 @@
+"""From a PyTorch module to a checked ONNX graph.
+
+Every export runs the graph in onnxruntime beside the module, on random and on real inputs, and
+refuses when they differ; the differences are returned, to be written into the bundle.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fastvid import _core
+from fastvid_export.errors import ExportError
+
+Arrays = dict[str, NDArray[Any]]
+"""Named inputs or outputs of one run."""
+
+OPSET = 18
+TOLERANCE = 1e-4
+"""Largest difference of a float output, as a share of its range."""
+LEVELS = 1
+"""Largest difference of a uint8 output: a value on the edge may round either way."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output of a graph, as the manifest describes it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    """Sizes; a string is a size that varies."""
+    range: tuple[float, float] | None = None
+
+    def manifest(self) -> dict[str, Any]:
+        """The entry in `bundle.json`."""
+        entry: dict[str, Any] = {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+        return entry if self.range is None else entry | {"range": list(self.range)}
+
+
+@dataclass(frozen=True)
+class GraphPlan:
+    """One graph to export and how to check it."""
+
+    name: str
+    module: nn.Module
+    """Takes the inputs in order; returns one tensor or a tuple of them, in order."""
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    samples: Mapping[str, Sequence[Arrays]]
+    """Inputs to check with, by kind, for example `random` and `real`. The first of all is also the
+    one that the module is traced with: its varying sizes must be at least 2."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far onnxruntime is from PyTorch on one kind of samples."""
+
+    output: str
+    samples: str
+    value: float
+    """Largest difference; a share of the range for floats, levels for uint8."""
+    unit: str
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
+    """A graph that passed its checks."""
+
+    plan: GraphPlan
+    data: bytes
+    """The ONNX file."""
+    differences: tuple[Difference, ...] = field(default=())
+
+    def manifest(self) -> dict[str, Any]:
+        """The entry in `bundle.json`."""
+        return {
+            "file": f"{self.plan.name}.onnx",
+            "inputs": [port.manifest() for port in self.plan.inputs],
+            "outputs": [port.manifest() for port in self.plan.outputs],
+        }
+
+
+def export(plan: GraphPlan) -> ExportedGraph:
+    """Exports and checks one graph.
+
+    Raises:
+        ExportError: The module cannot be traced, onnxruntime does not load the graph, or it
+            differs from the module by more than `TOLERANCE` or `LEVELS`.
+    """
+    data = trace(plan)
+    return ExportedGraph(plan, data, tuple(compare(plan, Runner(data))))
+
+
+def trace(plan: GraphPlan) -> bytes:
+    """The ONNX file of a module, with nothing in it that depends on this machine."""
+    first = next(sample for samples in plan.samples.values() for sample in samples)
+    example = tuple(torch.from_numpy(first[port.name]) for port in plan.inputs)
+    varying = tuple(
+        {
+            axis: torch.export.Dim.DYNAMIC
+            for axis, size in enumerate(port.shape)
+            if isinstance(size, str)
+        }
+        for port in plan.inputs
+    )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # torch's own deprecations, inside its exporter.
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                plan.module.eval(),
+                example,
+                dynamo=True,
+                dynamic_shapes=varying,
+                input_names=[port.name for port in plan.inputs],
+                output_names=[port.name for port in plan.outputs],
+                opset_version=OPSET,
+                verbose=False,
+            )
+        except Exception as error:  # the exporter raises many types
+            raise ExportError(f"export: {plan.name} cannot be traced: {error}") from error
+    assert program is not None
+    return _clean(program.model_proto, plan).SerializeToString(deterministic=True)
+
+
+def _clean(model: onnx.ModelProto, plan: GraphPlan) -> onnx.ModelProto:
+    """Drops stack traces and paths of this machine, and names sizes as the manifest does."""
+    graph = model.graph
+    del model.metadata_props[:], graph.metadata_props[:]
+    model.producer_name, model.doc_string, graph.name = "fastvid_export", "", plan.name
+    for item in [*graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info]:
+        del item.metadata_props[:]
+        item.doc_string = ""
+    for values, ports in ((graph.input, plan.inputs), (graph.output, plan.outputs)):
+        for value, port in zip(values, ports, strict=True):
+            for dim, size in zip(value.type.tensor_type.shape.dim, port.shape, strict=True):
+                if isinstance(size, str):
+                    dim.dim_param = size
+                else:
+                    dim.dim_value = size
+    return model
+
+
+class Runner:
+    """One graph in onnxruntime on the CPU, with fastvid's ops."""
+
+    def __init__(self, data: bytes, *, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.register_custom_ops_library(_core.__file__)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises its own types, which have no common base
+            raise ExportError(f"export: onnxruntime refuses the graph: {error}") from error
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        """Runs the graph."""
+        names = [output.name for output in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, inputs), strict=True))
+
+
+def compare(plan: GraphPlan, runner: Runner) -> list[Difference]:
+    """Runs module and graph on all samples of the plan.
+
+    Raises:
+        ExportError: They differ by more than is allowed.
+    """
+    found = []
+    for kind, samples in plan.samples.items():
+        worst = dict.fromkeys((port.name for port in plan.outputs), 0.0)
+        for sample in samples:
+            theirs = runner(sample)
+            for port, ours in zip(plan.outputs, _run(plan, sample), strict=True):
+                difference = _difference(port, ours, theirs[port.name], f"{plan.name} ({kind})")
+                worst[port.name] = max(worst[port.name], difference)
+        found += [
+            Difference(port.name, kind, worst[port.name], _limit(port)[1]) for port in plan.outputs
+        ]
+    return found
+
+
+def _run(plan: GraphPlan, sample: Arrays) -> list[NDArray[Any]]:
+    with torch.no_grad():
+        result = plan.module(*(torch.from_numpy(sample[port.name]) for port in plan.inputs))
+    tensors = [result] if isinstance(result, Tensor) else list(result)
+    return [tensor.numpy() for tensor in tensors]
+
+
+def _limit(port: Port) -> tuple[float, str]:
+    return (LEVELS, "levels") if port.dtype == "uint8" else (TOLERANCE, "of the range")
+
+
+def _difference(port: Port, ours: NDArray[Any], theirs: NDArray[Any], where: str) -> float:
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        raise ExportError(
+            f"export: {port.name} of {where} must be {ours.dtype} {ours.shape} as in PyTorch, "
+            f"got {theirs.dtype} {theirs.shape}"
+        )
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ExportError(f"export: {port.name} of {where} must be finite")
+    difference = float(np.abs(a - b).max(initial=0.0))
+    limit, unit = _limit(port)
+    if unit != "levels":
+        # Of a constant output any scale would do; 1 is that of images.
+        span = np.ptp(port.range) if port.range is not None else np.ptp(a) if a.size else 0.0
+        difference /= float(span) or 1.0
+    if difference > limit:
+        raise ExportError(
+            f"export: {port.name} of {where} must differ from PyTorch by at most {limit:g} {unit}, "
+            f"got {difference:.3g}"
+        )
+    return difference
