@@ -1,3 +1,4 @@
+#include <atomic>
 #include <cstring>
 #include <exception>
 #include <memory>
@@ -79,40 +80,52 @@ Tensor tensor_of(OrtValue* value, const char* name) {
   return tensor;
 }
 
-// Gives every output its dtype and rank 4: an output whose dtype an attribute switches has no other
-// way to tell onnxruntime.
+// The dtype of an output where an attribute of the node may switch it.
+DType output_dtype(const OutputType& output, const OrtShapeInferContext* context) {
+  const OrtOpAttr* attribute = nullptr;
+  release(call<OrtStatus*>(kShapeInferContextGetAttribute, context, output.switch_attribute,
+                           &attribute));
+  int64_t value = 0;
+  size_t written = 0;
+  if (attribute != nullptr) {
+    release(call<OrtStatus*>(kReadOpAttr, attribute, kAttributeInt64, static_cast<void*>(&value),
+                             sizeof(value), &written));
+  }
+  return value != 0 ? output.other : output.dtype;
+}
+
+// Says that an output has four sizes, each unlike all others: onnxruntime must not take two sizes
+// for equal because both are unknown.
+OrtStatus* set_unknown_sizes(OrtTypeInfo* info) {
+  static std::atomic<uint64_t> counter{0};
+  constexpr size_t kRank = 4;
+  int64_t sizes[kRank];
+  std::string names[kRank];
+  const char* pointers[kRank];
+  for (size_t i = 0; i < kRank; ++i) {
+    sizes[i] = -1;
+    names[i] = "fastvid_size_" + std::to_string(counter++);
+    pointers[i] = names[i].c_str();
+  }
+  auto* status = call<OrtStatus*>(kSetDimensions, info, static_cast<const int64_t*>(sizes), kRank);
+  if (status != nullptr) return status;
+  return call<OrtStatus*>(kSetSymbolicDimensions, info, static_cast<const char**>(pointers), kRank);
+}
+
+// onnxruntime asks this only of ops with an output whose dtype is not fixed.
 OrtStatus* infer_outputs(const CustomOp* custom, OrtShapeInferContext* context) {
+  const auto* constant = static_cast<const OrtShapeInferContext*>(context);
   const Description& description = op_of(custom).description();
   for (size_t i = 0; i < description.outputs.size(); ++i) {
     const OutputType& output = description.outputs[i];
-    DType dtype = output.dtype;
-    if (output.switch_attribute != nullptr) {
-      const OrtOpAttr* attribute = nullptr;
-      release(call<OrtStatus*>(kShapeInferContextGetAttribute,
-                               static_cast<const OrtShapeInferContext*>(context),
-                               output.switch_attribute, &attribute));
-      int64_t value = 0;
-      size_t written = 0;
-      if (attribute != nullptr) {
-        release(call<OrtStatus*>(kReadOpAttr, attribute, kAttributeInt64,
-                                 static_cast<void*>(&value), sizeof(value), &written));
-      }
-      if (value != 0) dtype = output.other;
-    }
+    if (output.switch_attribute == nullptr) continue;
     OrtTypeInfo* info = nullptr;
     if (auto* status = call<OrtStatus*>(kCreateTensorTypeAndShapeInfo, &info)) return status;
-    const int64_t sizes[] = {-1, -1, -1, -1};
-    const char* names[] = {"", "", "", ""};
-    OrtStatus* status = call<OrtStatus*>(kSetTensorElementType, info, element_type(dtype));
+    auto* status =
+        call<OrtStatus*>(kSetTensorElementType, info, element_type(output_dtype(output, constant)));
+    if (status == nullptr) status = set_unknown_sizes(info);
     if (status == nullptr) {
-      status = call<OrtStatus*>(kSetDimensions, info, sizes + 0, size_t{4});
-    }
-    if (status == nullptr) {
-      status = call<OrtStatus*>(kSetSymbolicDimensions, info, names + 0, size_t{4});
-    }
-    if (status == nullptr) {
-      status = call<OrtStatus*>(kShapeInferContextSetOutputTypeShape,
-                                static_cast<const OrtShapeInferContext*>(context), i,
+      status = call<OrtStatus*>(kShapeInferContextSetOutputTypeShape, constant, i,
                                 static_cast<const OrtTypeInfo*>(info));
     }
     call<void>(kReleaseTensorTypeAndShapeInfo, info);
@@ -232,7 +245,9 @@ Op::Op(Description description) : CustomOp{}, description_(std::move(description
       get_variadic_output_homogeneity = [](const CustomOp*) { return 0; };
   create_kernel_v2 = &onnxruntime::create_kernel;
   compute_v2 = &onnxruntime::compute;
-  infer_output_shapes = &infer_outputs;
+  for (const OutputType& output : description_.outputs) {
+    if (output.switch_attribute != nullptr) infer_output_shapes = &infer_outputs;
+  }
   get_start_version = [](const CustomOp*) { return 1; };
   get_end_version = [](const CustomOp*) { return 1; };
   all_ops().push_back(this);
