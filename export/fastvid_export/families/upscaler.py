@@ -107,7 +107,7 @@ class UpscalerFamily:
         return [
             QualityFigure(
                 metric=f"luma PSNR{method}",
-                data=f"{len(values)} held-back {kind}s, halved bicubically",
+                data=f"{len(values)} pictures of held-back {kind}s, halved bicubically",
                 value=round(float(np.mean(values)), 3),
                 unit="dB",
             )

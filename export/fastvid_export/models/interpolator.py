@@ -116,7 +116,7 @@ class InterpolationNet(nn.Module):
         self, half0: Tensor, half1: Tensor, flow: Tensor, timestep: Tensor
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Flow, mask and steps of `Prediction`; `half0` and `half1` are the frames at half size."""
-        t = timestep.reshape(-1, 1, 1, 1)
+        t = timestep[:, None, None, None]
         forth, back = flow[:, :2], flow[:, 2:]
         current = torch.cat(
             [
@@ -213,7 +213,7 @@ def _warp_both(image0: Tensor, image1: Tensor, flow: Tensor) -> Tensor:
 
 
 def _plane(t: Tensor, like: Tensor) -> Tensor:
-    return torch.zeros_like(like[:, :1]) + t
+    return like[:, :1] * 0 + t
 
 
 def _up(x: Tensor, factor: int) -> Tensor:
