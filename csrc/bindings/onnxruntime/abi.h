@@ -26,8 +26,11 @@ struct ApiBase {
   const char* (*get_version_string)();
 };
 
-// The interface version asked for: that of onnxruntime 1.18.
-constexpr uint32_t kApiVersion = 18;
+// The interface version asked for: that of onnxruntime 1.22, the first that takes the dtype of an
+// output from shape inference.
+constexpr uint32_t kApiVersion = 22;
+// The layout of CustomOp below.
+constexpr uint32_t kCustomOpVersion = 18;
 
 enum Slot : size_t {
   kCreateStatus = 0,
@@ -60,8 +63,8 @@ enum class Presence : int { kRequired = 0, kOptional = 1 };
 constexpr int kInvalidArgument = 2;
 constexpr int kAttributeInt64 = 1;
 
-// OrtCustomOp: a version and pointers in this order. Functions of versions below kApiVersion that
-// stay null are ones onnxruntime does not call when the V2 form is present.
+// OrtCustomOp: a version and pointers in this order. Functions that stay null
+// are ones onnxruntime does not call when the V2 form is present.
 struct CustomOp {
   uint32_t version;
   void* (*create_kernel)(const CustomOp*, Table, const OrtKernelInfo*);

@@ -168,7 +168,8 @@ OrtStatus* register_all(OrtSessionOptions* options, const ApiBase* base) {
   the_table = base->get_api(kApiVersion);
   if (the_table == nullptr) {
     the_table = base->get_api(1);
-    return failure("fastvid: onnxruntime must be 1.18 or newer");
+    const std::string found = base->get_version_string();
+    return failure(("fastvid: onnxruntime must be 1.22 or newer, got " + found).c_str());
   }
   if (domain == nullptr) {
     OrtCustomOpDomain* created = nullptr;
@@ -221,7 +222,7 @@ void Call::PoolExecutor::run(size_t count, void (*task)(void*, size_t), void* co
 }
 
 Op::Op(Description description) : CustomOp{}, description_(std::move(description)) {
-  version = kApiVersion;
+  version = kCustomOpVersion;
   get_name = [](const CustomOp* op) { return op_of(op).description().name; };
   get_execution_provider = [](const CustomOp*) { return "CPUExecutionProvider"; };
   get_input_type = [](const CustomOp* op, size_t i) {
