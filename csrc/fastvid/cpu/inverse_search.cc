@@ -19,7 +19,7 @@ constexpr float kStillRange = 0.5f;
 constexpr float kNeighbourShare = 0.8f;
 constexpr float kZeroShare = 0.33f;
 constexpr float kSlack = 64.0f;
-constexpr float kApart = 0.5f * 0.5f;
+constexpr float kApart = 1.0f;
 constexpr int kTries = 5;
 
 // What the descent needs of a patch; gradients have no mean.

@@ -4,12 +4,6 @@
 namespace fastvid::cpu::FASTVID_ISA {
 namespace {
 
-FASTVID_INLINE Eight load_eight(const float* p) {
-  Eight out;
-  std::memcpy(&out, p, sizeof(out));
-  return out;
-}
-
 FASTVID_INLINE void add_eight(float* p, const Eight& x) {
   const Eight sum = load_eight(p) + x;
   std::memcpy(p, &sum, sizeof(sum));

@@ -12,9 +12,8 @@
 namespace fastvid::cpu::FASTVID_ISA {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kLanes = 16;
-#elif defined(__AVX2__)
+// Sixteen lanes are no faster: joining two rows costs what they save.
+#if defined(__AVX2__)
 constexpr int kLanes = 8;
 #else
 constexpr int kLanes = 4;
@@ -51,14 +50,6 @@ FASTVID_INLINE Pair splat(float x) {
   return out;
 }
 
-FASTVID_INLINE Pair load(const float* p) {
-  Pair out;
-  std::memcpy(&out, p, sizeof(out));
-  return out;
-}
-
-FASTVID_INLINE void store(float* p, const Pair& x) { std::memcpy(p, &x, sizeof(x)); }
-
 FASTVID_INLINE Vec load_lanes(const float* p) {
   Vec out;
   std::memcpy(&out, p, sizeof(out));
@@ -67,47 +58,47 @@ FASTVID_INLINE Vec load_lanes(const float* p) {
 
 FASTVID_INLINE void store_lanes(float* p, const Vec& x) { std::memcpy(p, &x, sizeof(x)); }
 
+FASTVID_INLINE Eight load_eight(const float* p) {
+  Eight out;
+  std::memcpy(&out, p, sizeof(out));
+  return out;
+}
+
+FASTVID_INLINE Pair load(const float* p) {
+  Pair out;
+  for (int i = 0; i < Pair::kParts; ++i) out.part[i] = load_lanes(p + i * kLanes);
+  return out;
+}
+
+FASTVID_INLINE void store(float* p, const Pair& x) {
+  for (int i = 0; i < Pair::kParts; ++i) store_lanes(p + i * kLanes, x.part[i]);
+}
+
 FASTVID_INLINE Pair load_rows(const float* upper, const float* lower) {
   Pair out;
-#if defined(__AVX512F__)
-  Eight high, low;
-  std::memcpy(&high, upper, sizeof(high));
-  std::memcpy(&low, lower, sizeof(low));
-  out.part[0] =
-      __builtin_shufflevector(high, low, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-#else
-  std::memcpy(&out, upper, 8 * sizeof(float));
-  std::memcpy(reinterpret_cast<float*>(&out) + 8, lower, 8 * sizeof(float));
-#endif
+  constexpr int kHalf = Pair::kParts / 2;
+  for (int i = 0; i < kHalf; ++i) {
+    out.part[i] = load_lanes(upper + i * kLanes);
+    out.part[kHalf + i] = load_lanes(lower + i * kLanes);
+  }
   return out;
 }
 
 // The lower row of a above the upper row of b.
 FASTVID_INLINE Pair next_rows(const Pair& a, const Pair& b) {
   Pair out;
-#if defined(__AVX512F__)
-  out.part[0] = __builtin_shufflevector(a.part[0], b.part[0], 8, 9, 10, 11, 12, 13, 14, 15, 16, 17,
-                                        18, 19, 20, 21, 22, 23);
-#else
   constexpr int kHalf = Pair::kParts / 2;
   for (int i = 0; i < kHalf; ++i) {
     out.part[i] = a.part[kHalf + i];
     out.part[kHalf + i] = b.part[i];
   }
-#endif
   return out;
 }
 
 // Lanes i, i + 4, i + 8 and i + 12 as (i + (i + 8)) + ((i + 4) + (i + 12)).
 FASTVID_INLINE Quad fold(const Pair& x) {
-#if defined(__AVX512F__)
-  const Vec all = x.part[0];
-  const Eight eight = __builtin_shufflevector(all, all, 0, 1, 2, 3, 4, 5, 6, 7) +
-                      __builtin_shufflevector(all, all, 8, 9, 10, 11, 12, 13, 14, 15);
-#elif defined(__AVX2__)
-  const Eight eight = x.part[0] + x.part[1];
-#endif
 #if defined(__AVX2__)
+  const Eight eight = x.part[0] + x.part[1];
   return __builtin_shufflevector(eight, eight, 0, 1, 2, 3) +
          __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
 #else
