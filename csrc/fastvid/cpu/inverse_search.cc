@@ -6,20 +6,7 @@ namespace fastvid::cpu::FASTVID_ISA {
 namespace {
 
 constexpr int kBatch = 16;
-// Added to the diagonal of the Hessian: flat patches stay where they start.
-constexpr float kDamping = 4.0f;
-// A step below this many pixels (squared) is the last.
-constexpr float kSmallStep = 0.03f * 0.03f;
-// A motion below kStillRange pixels that explains no more than this share of the difference is
-// noise: the patch stands still.
-constexpr float kStillShare = 0.6f;
-constexpr float kStillRange = 0.5f;
-// Another flow replaces the patch's own if it costs less than this share of it, less a sum over the
-// patch; flows closer than this many pixels (squared) are not tried.
-constexpr float kNeighbourShare = 0.8f;
-constexpr float kZeroShare = 0.33f;
-constexpr float kSlack = 64.0f;
-constexpr float kApart = 1.0f;
+// What a patch may take over: zero and the flows of four neighbours.
 constexpr int kTries = 5;
 
 // What the descent needs of a patch; gradients have no mean.
@@ -63,7 +50,7 @@ FASTVID_INLINE float compare(const float* patch, const Place& at, int64_t pitch)
 }
 
 // Fills in a patch; returns the Hessian: xx, xy, yy.
-FASTVID_INLINE Quad prepare(const SearchPlane& plane, int64_t x, int64_t y, Template& patch) {
+FASTVID_INLINE Quad prepare(const Plane& plane, int64_t x, int64_t y, Template& patch) {
   const float* p = plane.data + y * plane.pitch + x;
   const int64_t pitch = plane.pitch;
   const Pair half = splat(0.5f);
@@ -125,7 +112,7 @@ FASTVID_INLINE int64_t corner_of(int64_t index, int stride, int64_t size) {
   return least(index * stride, size - kPatchSize);
 }
 
-void add_to_batch(const SearchLevel& level, Batch& batch, int64_t row, int64_t column, float dx,
+void add_to_batch(const Level& level, Batch& batch, int64_t row, int64_t column, float dx,
                   float dy) {
   const int i = batch.count++;
   const int64_t x = corner_of(column, level.stride, level.from.width);
@@ -173,7 +160,7 @@ void find_places(Batch& batch) {
 
 // Takes a step from what was measured: keeps the best place and drops the patches that are done,
 // because the step is small, the cost rose, or they went further than a patch.
-void step(const SearchPlane& to, Batch& batch) {
+void step(const Plane& to, Batch& batch) {
   auto& n = batch.n;
   const auto width = static_cast<float>(to.width), height = static_cast<float>(to.height);
   for (int i = 0; i < kBatch; i += kLanes) {
@@ -192,7 +179,7 @@ void step(const SearchPlane& to, Batch& batch) {
     Integers active;
     std::memcpy(&active, n.active + i, sizeof(active));
     const Vec best_cost = load_lanes(n.best_cost + i);
-    const Integers near = far_x * far_x + far_y * far_y <= 1.0f * kPatchSize * kPatchSize;
+    const Integers near = far_x * far_x + far_y * far_y <= kFar;
     const Integers small = step_x * step_x + step_y * step_y < kSmallStep;
     const Integers better = active & (cost < best_cost);
     const Integers last = small & near;
@@ -216,7 +203,7 @@ FASTVID_INLINE int list_active(const Batch& batch, int (&list)[kBatch]) {
   return count;
 }
 
-void measure_active(const SearchPlane& to, Batch& batch, const int (&list)[kBatch], int count) {
+void measure_active(const Plane& to, Batch& batch, const int (&list)[kBatch], int count) {
   auto& n = batch.n;
   for (int k = 0; k < count; ++k) {
     const int i = list[k];
@@ -226,7 +213,7 @@ void measure_active(const SearchPlane& to, Batch& batch, const int (&list)[kBatc
   }
 }
 
-void descend(const SearchPlane& to, Batch& batch, int iterations) {
+void descend(const Plane& to, Batch& batch, int iterations) {
   start_batch(batch);
   int list[kBatch];
   for (int iteration = 0; iteration < iterations; ++iteration) {
@@ -239,7 +226,7 @@ void descend(const SearchPlane& to, Batch& batch, int iterations) {
 }
 
 // Sets the best place of those patches to zero whose motion is noise around it.
-void rest(const SearchPlane& to, Batch& batch) {
+void rest(const Plane& to, Batch& batch) {
   auto& n = batch.n;
   for (int i = 0; i < batch.count; ++i) {
     const float dx = n.best_dx[i], dy = n.best_dy[i];
@@ -256,7 +243,7 @@ void rest(const SearchPlane& to, Batch& batch) {
 }
 
 // Descends and writes the batch to the grid.
-void finish(const SearchLevel& level, Batch& batch, const SearchGrid& grid) {
+void finish(const Level& level, Batch& batch, const Grid& grid) {
   descend(level.to, batch, level.iterations);
   rest(level.to, batch);
   for (int i = 0; i < batch.count; ++i) {
@@ -270,8 +257,7 @@ void finish(const SearchLevel& level, Batch& batch, const SearchGrid& grid) {
 }
 
 // Twice the mean of the four coarse pixels at the middle of the patch.
-FASTVID_INLINE void coarse_flow(const SearchFlow& coarse, int64_t x, int64_t y, float& dx,
-                                float& dy) {
+FASTVID_INLINE void coarse_flow(const Flow& coarse, int64_t x, int64_t y, float& dx, float& dy) {
   const int64_t left = least((x + 3) >> 1, coarse.width - 1);
   const int64_t right = least(left + 1, coarse.width - 1);
   const int64_t above = least((y + 3) >> 1, coarse.height - 1) * coarse.width;
@@ -301,9 +287,9 @@ FASTVID_INLINE bool apart(float dx, float dy) { return dx * dx + dy * dy >= kApa
 
 // What the patch could take over: zero (once), and its neighbours' flows if they, or its own, are
 // new and they are none that it has tried.
-FASTVID_INLINE void add_tries(const SearchLevel& level, int64_t row, int64_t column, int i,
+FASTVID_INLINE void add_tries(const Level& level, int64_t row, int64_t column, int i,
                               bool first_round, Try& tries) {
-  const SearchGrid& found = level.found;
+  const Grid& found = level.found;
   const int64_t at = row * level.columns + column;
   const int64_t others[4] = {at - (column > 0), at + (column + 1 < level.columns),
                              at - (row > 0 ? level.columns : 0),
@@ -323,7 +309,7 @@ FASTVID_INLINE void add_tries(const SearchLevel& level, int64_t row, int64_t col
 
 }  // namespace
 
-void search_patches(const SearchLevel& level, int64_t row) {
+void search_patches(const Level& level, int64_t row) {
   const int64_t y = corner_of(row, level.stride, level.from.height);
   Batch batch;
   for (int64_t column = 0; column < level.columns; ++column) {
@@ -336,10 +322,10 @@ void search_patches(const SearchLevel& level, int64_t row) {
   finish(level, batch, level.found);
 }
 
-void propagate_patches(const SearchLevel& level, int64_t row, bool first_round) {
-  const SearchPlane& to = level.to;
-  const SearchGrid& found = level.found;
-  const SearchGrid& out = level.propagated;
+void propagate_patches(const Level& level, int64_t row, bool first_round) {
+  const Plane& to = level.to;
+  const Grid& found = level.found;
+  const Grid& out = level.propagated;
   const int64_t y = corner_of(row, level.stride, level.from.height);
   const float* pixels = level.from.data + y * level.from.pitch;
   Batch batch;

@@ -17,7 +17,7 @@ void repeat_border(float* row, int64_t width) {
 }
 
 // Copies the first or last row into the padding above or below it.
-void repeat_rows(const SearchPlane& plane, int64_t begin, int64_t end) {
+void repeat_rows(const Plane& plane, int64_t begin, int64_t end) {
   const auto bytes = static_cast<size_t>(plane.width + 2 * kPlanePadding) * sizeof(float);
   const auto copy = [&](int64_t from, int64_t to) {
     std::memcpy(plane.data + to * plane.pitch - kPlanePadding,
@@ -30,8 +30,8 @@ void repeat_rows(const SearchPlane& plane, int64_t begin, int64_t end) {
 }
 
 // Adds one patch to the rows [begin, end) of the sums.
-FASTVID_INLINE void add_patch(const SearchLevel& level, int64_t at, int64_t x, int64_t y,
-                              int64_t begin, int64_t end) {
+FASTVID_INLINE void add_patch(const Level& level, int64_t at, int64_t x, int64_t y, int64_t begin,
+                              int64_t end) {
   const float dx = level.propagated.dx[at], dy = level.propagated.dy[at];
   const Place where = place(level.to, static_cast<float>(x) + dx, static_cast<float>(y) + dy);
   Pair pixels[kPairs];
@@ -59,7 +59,7 @@ FASTVID_INLINE void add_patch(const SearchLevel& level, int64_t at, int64_t x, i
 
 }  // namespace
 
-void search_load_rows(const float* image, const SearchPlane& plane, int64_t begin, int64_t end) {
+void search_load_rows(const float* image, const Plane& plane, int64_t begin, int64_t end) {
   for (int64_t y = begin; y < end; ++y) {
     const float* from = image + y * plane.width;
     float* to = plane.data + y * plane.pitch;
@@ -72,8 +72,7 @@ void search_load_rows(const float* image, const SearchPlane& plane, int64_t begi
   repeat_rows(plane, begin, end);
 }
 
-void search_halve_rows(const SearchPlane& fine, const SearchPlane& coarse, int64_t begin,
-                       int64_t end) {
+void search_halve_rows(const Plane& fine, const Plane& coarse, int64_t begin, int64_t end) {
   for (int64_t y = begin; y < end; ++y) {
     const float* upper = fine.data + 2 * y * fine.pitch;
     const float* lower = 2 * y + 1 < fine.height ? upper + fine.pitch : upper;
@@ -86,7 +85,7 @@ void search_halve_rows(const SearchPlane& fine, const SearchPlane& coarse, int64
   repeat_rows(coarse, begin, end);
 }
 
-void densify_rows(const SearchLevel& level, int64_t begin, int64_t end) {
+void densify_rows(const Level& level, int64_t begin, int64_t end) {
   const int64_t width = level.flow.width, height = level.flow.height;
   const int64_t first = begin * width, count = (end - begin) * width;
   const auto bytes = static_cast<size_t>(count) * sizeof(float);
@@ -115,8 +114,7 @@ void densify_rows(const SearchLevel& level, int64_t begin, int64_t end) {
   }
 }
 
-void double_flow_rows(const SearchFlow& coarse, const SearchFlow& fine, int64_t begin,
-                      int64_t end) {
+void double_flow_rows(const Flow& coarse, const Flow& fine, int64_t begin, int64_t end) {
   for (int64_t y = begin; y < end; ++y) {
     // Fine pixel y lies a quarter pixel above or below a coarse one.
     const int64_t near_y = y >> 1;

@@ -12,13 +12,14 @@
 namespace fastvid::cpu::FASTVID_ISA {
 namespace {
 
+using namespace search;
+
 // Sixteen lanes are no faster: joining two rows costs what they save.
 #if defined(__AVX2__)
 constexpr int kLanes = 8;
 #else
 constexpr int kLanes = 4;
 #endif
-#define FASTVID_INLINE inline __attribute__((always_inline))
 
 constexpr int kPairs = kPatchSize / 2;
 using Vec = float __attribute__((vector_size(kLanes * sizeof(float))));
@@ -130,7 +131,7 @@ struct Place {
   float right, down;
 };
 
-FASTVID_INLINE Place place(const SearchPlane& plane, float x, float y) {
+FASTVID_INLINE Place place(const Plane& plane, float x, float y) {
   int64_t column = static_cast<int64_t>(x), row = static_cast<int64_t>(y);
   column -= x < static_cast<float>(column);
   row -= y < static_cast<float>(row);

@@ -5,10 +5,10 @@
 #include <memory>
 #include <new>
 #include <utility>
-#include <vector>
 
 #include "fastvid/core/error.h"
 #include "fastvid/core/isa.h"
+#include "fastvid/core/search_plan.h"
 #include "fastvid/cpu/inverse_search.h"
 #include "fastvid/cuda/inverse_search.h"
 
@@ -16,15 +16,8 @@ namespace fastvid {
 namespace {
 
 constexpr const char* kOp = "inverse_search";
-// The coarsest level still has this many pixels on its shorter side.
-constexpr int64_t kCoarsestSide = 16;
+// Rows of one task of the pyramid and of the dense flow.
 constexpr int64_t kRows = 16;
-// How often patches try what their neighbours found.
-constexpr int kRounds = 2;
-
-using cpu::SearchFlow;
-using cpu::SearchLevel;
-using cpu::SearchPlane;
 
 void require_range(const char* name, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return;
@@ -54,120 +47,46 @@ class Arena {
   size_t size_ = 0;
 };
 
-// Hands out pieces of memory; with a null base it only counts.
-class Cursor {
- public:
-  explicit Cursor(float* base) : base_(base) {}
-  float* take(int64_t floats) {
-    float* piece = base_ == nullptr ? nullptr : base_ + used_;
-    used_ += (static_cast<size_t>(floats) + 15) / 16 * 16;
-    return piece;
-  }
-  size_t used() const { return used_; }
-
- private:
-  float* base_;
-  size_t used_ = 0;
-};
-
-// All levels of one pair of images, finest first; [direction] 0 is from luma0 to luma1.
-struct Search {
-  std::vector<SearchPlane> planes[2];
-  std::vector<SearchLevel> levels[2];
-};
-
-SearchPlane make_plane(int64_t width, int64_t height, Cursor& cursor) {
-  constexpr int64_t padding = cpu::kPlanePadding;
-  const int64_t pitch = (width + 2 * padding + 15) / 16 * 16;
-  float* corner = cursor.take(pitch * (height + 2 * padding));
-  return {corner == nullptr ? nullptr : corner + padding * pitch + padding, width, height, pitch};
-}
-
-int64_t patches_along(int64_t size, int64_t stride) {
-  return (size - cpu::kPatchSize + stride - 1) / stride + 1;
-}
-
-cpu::SearchGrid make_grid(int64_t count, Cursor& cursor) {
-  float* dx = cursor.take(count);
-  float* dy = cursor.take(count);
-  float* cost = cursor.take(count);
-  return {dx, dy, cost, cursor.take(count)};
-}
-
-Search make_search(int64_t width, int64_t height, int directions,
-                   const InverseSearchOptions& options, Cursor cursor, size_t* used) {
-  Search search;
-  for (int64_t level = 0;; ++level) {
-    for (auto& planes : search.planes) planes.push_back(make_plane(width, height, cursor));
-    const int64_t next = (std::min(width, height) + 1) / 2;
-    if (next < cpu::kPatchSize || (next < kCoarsestSide && level >= options.finest)) break;
-    width = (width + 1) / 2;
-    height = (height + 1) / 2;
-  }
-  for (int direction = 0; direction < directions; ++direction) {
-    for (size_t i = 0; i < search.planes[0].size(); ++i) {
-      const SearchPlane& plane = search.planes[direction][i];
-      SearchLevel level{};
-      level.from = plane;
-      level.to = search.planes[1 - direction][i];
-      level.stride = static_cast<int>(options.stride);
-      level.iterations = static_cast<int>(options.iterations);
-      level.columns = patches_along(plane.width, options.stride);
-      level.rows = patches_along(plane.height, options.stride);
-      level.found = make_grid(level.columns * level.rows, cursor);
-      level.propagated = make_grid(level.columns * level.rows, cursor);
-      const int64_t pixels = plane.width * plane.height;
-      level.weights = cursor.take(pixels);
-      level.flow = {cursor.take(pixels), cursor.take(pixels), plane.width, plane.height};
-      search.levels[direction].push_back(level);
-    }
-    auto& levels = search.levels[direction];
-    for (size_t i = 0; i + 1 < levels.size(); ++i) levels[i].coarse = levels[i + 1].flow;
-  }
-  *used = cursor.used();
-  return search;
-}
-
-void build_pyramids(const Search& search, const float* luma0, const float* luma1,
+void build_pyramids(const search::Plan& plan, const float* luma0, const float* luma1,
                     const Executor& executor) {
   const auto load = FASTVID_BY_ISA(search_load_rows);
   const auto halve = FASTVID_BY_ISA(search_halve_rows);
-  const auto count = static_cast<int64_t>(search.planes[0].size());
+  const auto count = static_cast<int64_t>(plan.planes[0].size());
   // A band of full size and its half in one go; the rest, a sixteenth, in one task per image.
-  const int64_t height = search.planes[0][0].height;
+  const int64_t height = plan.planes[0][0].height;
   const int64_t bands = (height + 2 * kRows - 1) / (2 * kRows);
   for_rows(executor, 2 * bands, 1, [&](int64_t task, int64_t) {
-    const auto& planes = search.planes[task / bands];
+    const auto& planes = plan.planes[task / bands];
     const int64_t begin = task % bands * 2 * kRows, end = std::min(begin + 2 * kRows, height);
     load(task < bands ? luma0 : luma1, planes[0], begin, end);
     if (count > 1) halve(planes[0], planes[1], begin / 2, (end + 1) / 2);
   });
   for_rows(executor, 2, 1, [&](int64_t image, int64_t) {
-    const auto& planes = search.planes[image];
+    const auto& planes = plan.planes[image];
     for (int64_t i = 2; i < count; ++i) halve(planes[i - 1], planes[i], 0, planes[i].height);
   });
 }
 
-void search_level(Search& search, size_t index, int directions, const Executor& executor) {
+void search_level(search::Plan& plan, size_t index, int directions, const Executor& executor) {
   const auto patches = FASTVID_BY_ISA(search_patches);
   const auto propagate = FASTVID_BY_ISA(propagate_patches);
   const auto densify = FASTVID_BY_ISA(densify_rows);
-  const SearchLevel& shape = search.levels[0][index];
+  const search::Level& shape = plan.levels[0][index];
   const int64_t rows = shape.rows, height = shape.flow.height;
   for_rows(executor, directions * rows, 1,
-           [&](int64_t task, int64_t) { patches(search.levels[task / rows][index], task % rows); });
-  for (int round = 0; round < kRounds; ++round) {
-    for (auto& levels : search.levels) {
+           [&](int64_t task, int64_t) { patches(plan.levels[task / rows][index], task % rows); });
+  for (int round = 0; round < search::kRounds; ++round) {
+    for (auto& levels : plan.levels) {
       if (round > 0 && !levels.empty()) std::swap(levels[index].found, levels[index].propagated);
     }
     for_rows(executor, directions * rows, 1, [&](int64_t task, int64_t) {
-      propagate(search.levels[task / rows][index], task % rows, round == 0);
+      propagate(plan.levels[task / rows][index], task % rows, round == 0);
     });
   }
   const int64_t bands = (height + kRows - 1) / kRows;
   for_rows(executor, directions * bands, 1, [&](int64_t task, int64_t) {
     const int64_t begin = task % bands * kRows;
-    densify(search.levels[task / bands][index], begin, std::min(begin + kRows, height));
+    densify(plan.levels[task / bands][index], begin, std::min(begin + kRows, height));
   });
 }
 
@@ -175,24 +94,26 @@ void search_pair(const float* luma0, const float* luma1, float* const (&flows)[2
                  int64_t width, const InverseSearchOptions& options, const Executor& executor) {
   thread_local Arena arena;
   const int directions = flows[1] == nullptr ? 1 : 2;
-  size_t floats = 0;
-  make_search(width, height, directions, options, Cursor(nullptr), &floats);
-  arena.reserve(floats);
-  Search search = make_search(width, height, directions, options, Cursor(arena.data()), &floats);
+  const auto make = [&](float* memory) {
+    return search::make_plan(width, height, directions, options.iterations, options.stride,
+                             options.finest, memory);
+  };
+  arena.reserve(make(nullptr).floats);
+  search::Plan plan = make(arena.data());
   const auto finest = static_cast<size_t>(options.finest);
   const int64_t pixels = width * height;
   for (int i = 0; i < directions && finest == 0; ++i) {
-    search.levels[i][0].flow = {flows[i], flows[i] + pixels, width, height};
+    plan.levels[i][0].flow = {flows[i], flows[i] + pixels, width, height};
   }
-  build_pyramids(search, luma0, luma1, executor);
-  for (size_t level = search.planes[0].size(); level-- > finest;) {
-    search_level(search, level, directions, executor);
+  build_pyramids(plan, luma0, luma1, executor);
+  for (size_t level = plan.planes[0].size(); level-- > finest;) {
+    search_level(plan, level, directions, executor);
   }
   const auto enlarge = FASTVID_BY_ISA(double_flow_rows);
   for (size_t level = finest; level-- > 0;) {
     for (int i = 0; i < directions; ++i) {
-      const SearchFlow coarse = search.levels[i][level + 1].flow;
-      SearchFlow fine = search.levels[i][level].flow;
+      const search::Flow coarse = plan.levels[i][level + 1].flow;
+      search::Flow fine = plan.levels[i][level].flow;
       if (level == 0) fine = {flows[i], flows[i] + pixels, width, height};
       for_rows(executor, fine.height, kRows,
                [&](int64_t begin, int64_t end) { enlarge(coarse, fine, begin, end); });
@@ -214,7 +135,7 @@ Tensor inverse_search_output(const Tensor& luma0, const Tensor& luma1,
   }
   require_shape(kOp, luma1, luma0.shape);
   require_range("iterations", options.iterations, 1, 64);
-  require_range("stride", options.stride, 1, cpu::kPatchSize);
+  require_range("stride", options.stride, 1, search::kPatchSize);
   require_range("finest", options.finest, 0, 2);
   return {.name = "flow01",
           .dtype = DType::kFloat32,
@@ -237,7 +158,7 @@ void inverse_search(const Tensor& luma0, const Tensor& luma1, const Tensor& flow
     return;
   }
   const int64_t height = luma0.dim(2), width = luma0.dim(3), pixels = height * width;
-  const bool empty = ((std::min(height, width) - 1) >> options.finest) + 1 < cpu::kPatchSize;
+  const bool empty = search::too_small(width, height, options.finest);
   for (int64_t n = 0; n < luma0.dim(0); ++n) {
     float* const flows[2] = {flow01.as<float>() + 2 * n * pixels,
                              flow10.present() ? flow10.as<float>() + 2 * n * pixels : nullptr};
