@@ -24,8 +24,8 @@ from statistics import median
 
 import av
 import numpy as np
-
 import timing
+
 from fastvid.metrics import psnr
 from fastvid.pipeline import Pipeline
 from fastvid.scene import Scene
@@ -208,7 +208,9 @@ def memory(folder: Path, size: tuple[int, int], minutes: float, rounds: int) -> 
     return {
         "size": list(size),
         "seconds": list(peaks),
-        "peak_mib": {str(seconds): [round(v, 1) for v in values] for seconds, values in peaks.items()},
+        "peak_mib": {
+            str(seconds): [round(v, 1) for v in values] for seconds, values in peaks.items()
+        },
         "long_over_short": round(long / short, 4),
     }
 

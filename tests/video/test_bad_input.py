@@ -50,6 +50,8 @@ def test_missing_file(tmp_path: Path):
         (b"just some words\n" * 50, "text"),
         (b'{"error": "not found", "status": 404}', "JSON"),
         (b"PK\x03\x04" + bytes(100), "ZIP"),
+        (b"ID3\x04" + bytes(400), "audio"),
+        (b"RIFF\x24\x08\0\0WAVEfmt " + bytes(400), "audio"),
         (bytes(5000), "zeros"),
         (np.random.default_rng(1).bytes(5000), "known format"),
     ],

@@ -66,6 +66,11 @@ def is_rgb(pixel_format: str) -> bool:
     return pixel_format.startswith(("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8"))
 
 
+def is_grey(pixel_format: str) -> bool:
+    """Whether pictures of this FFmpeg pixel format have luma only."""
+    return pixel_format.startswith(("gray", "mono", "ya"))
+
+
 def colour_of(frame: VideoFrame, path: str) -> Colour:
     """The colour tags of a decoded frame, completed by the rules of `Colour`.
 
@@ -76,6 +81,11 @@ def colour_of(frame: VideoFrame, path: str) -> Colour:
     if transfer in _HDR:
         raise UnsupportedMediaError(
             f"{path}: video must be standard dynamic range, got {_HDR[transfer]}",
+            hint="tone-map it to SDR BT.709 first",
+        )
+    if any(name.startswith("DOVI") for name in _side_data(frame)):
+        raise UnsupportedMediaError(
+            f"{path}: video must be standard dynamic range, got HDR (Dolby Vision)",
             hint="tone-map it to SDR BT.709 first",
         )
     primaries = _PRIMARIES.get(int(frame.color_primaries), "unspecified")
@@ -90,7 +100,9 @@ def colour_of(frame: VideoFrame, path: str) -> Colour:
     matrix = _MATRIX.get(number, "")
     if matrix in ("", "rgb"):
         matrix = Colour.default_matrix(frame.width, frame.height)
-    full = int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj")
+    name, tag = frame.format.name, int(frame.color_range)
+    # FFmpeg takes untagged grey for full range, as images have it.
+    full = tag == _FULL_RANGE or name.startswith("yuvj") or (tag == 0 and is_grey(name))
     return Colour(matrix, primaries, transfer, full)
 
 
@@ -133,6 +145,8 @@ def to_rgb(frame: VideoFrame, colour: Colour, chroma_location: str) -> RgbImage:
     """A decoded frame as uint8 RGB, (H, W, 3), in the orientation in which it is stored."""
     from fastvid import ops
 
+    if is_grey(frame.format.name):
+        return _grey_rgb(frame, colour.full_range)
     layout = _PLANAR.get(frame.format.name)
     if layout is None or any(part.line_size < 0 for part in frame.planes):
         return np.ascontiguousarray(_swscale_rgb(frame, colour))
@@ -155,8 +169,17 @@ def _threads(width: int, height: int) -> int | None:
     return 1 if width * height <= 1920 * 1088 else None
 
 
+def _grey_rgb(frame: VideoFrame, full_range: bool) -> RgbImage:
+    grey = plane(frame.reformat(format="gray"), 0, np.uint8)
+    if not full_range:
+        # swscale takes all grey for full range.
+        levels = (np.arange(256) - 16) * (255 / 219)
+        grey = np.clip(np.rint(levels), 0, 255).astype(np.uint8)[grey]
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
 def _swscale_rgb(frame: VideoFrame, colour: Colour) -> npt.NDArray[np.uint8]:
-    # 16-bit and grey formats go through one plain conversion; swscale knows their layouts.
+    # Formats that are neither planar 8 or 10 bit YUV nor grey: swscale knows their layouts.
     matrix = {"bt709": 1, "bt601": 5, "bt2020": 9}[colour.conversion]
     arguments: dict[str, Any] = {} if colour.matrix == "rgb" else {"src_colorspace": matrix}
     full = 2 if colour.full_range else 1
@@ -222,14 +245,14 @@ def orientation(frame: VideoFrame, path: str) -> tuple[int, bool]:
     Raises:
         UnsupportedMediaError: The display matrix is not a multiple of 90 degrees.
     """
-    from av.sidedata.sidedata import Type
-
-    data: Any = frame.side_data
-    try:
-        side = data[Type.DISPLAYMATRIX]
-    except KeyError:
-        return 0, False
-    a, b, _, c, d = struct.unpack_from("=5i", bytes(side))
+    side = _side_data(frame).get("DISPLAYMATRIX")
+    if side is None:
+        if frame.rotation % 90:
+            raise UnsupportedMediaError(
+                f"{path}: rotation must be a multiple of 90 degrees, got {frame.rotation}"
+            )
+        return frame.rotation // 90 % 4, False
+    a, b, _, c, d = struct.unpack_from("=5i", side)
     signs = tuple((value > 1 << 14) - (value < -(1 << 14)) for value in (a, b, c, d))
     # A stored point (x, y) is shown at (a x + c y, b x + d y), y pointing down.
     turns = {
@@ -247,6 +270,15 @@ def orientation(frame: VideoFrame, path: str) -> tuple[int, bool]:
             f"{path}: rotation must be a multiple of 90 degrees, got display matrix {(a, b, c, d)}"
         )
     return turns[signs]
+
+
+def _side_data(frame: VideoFrame) -> dict[str, bytes]:
+    """The side data of a frame by FFmpeg's names; empty where PyAV does not know a kind."""
+    try:
+        data: Any = frame.side_data
+        return {side.type.name: bytes(side) for side in data}
+    except ValueError:
+        return {}
 
 
 def turn(image: RgbImage, turns: int, mirror: bool) -> RgbImage:

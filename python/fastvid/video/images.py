@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -11,10 +12,15 @@ from fractions import Fraction
 from fastvid.errors import MediaError, UnreadableMediaError
 from fastvid.video import colour as colours
 from fastvid.video.reader import LimitGuard
-from fastvid.video.source import IMAGE_FORMATS, media_errors, open_container
+from fastvid.video.source import bad_image, media_errors, open_image
 from fastvid.video.types import Frame, ReadOptions, RgbImage, VideoInfo
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+_EXIF_ORIENTATION = 0x0112
+_EXIF_TURNS = {
+    2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True),
+    6: (3, False), 7: (3, True), 8: (1, False),
+}  # fmt: skip
 DEFAULT_FPS = Fraction(25)
 
 
@@ -22,6 +28,33 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sorts `frame2.png` before `frame10.png`."""
     parts = re.findall(r"\d+|\D+", name)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts]
+
+
+def _ends(file: str) -> bool:
+    """Whether a JPEG file has its end marker, with at most a little after it."""
+    with open(file, "rb") as data:
+        data.seek(max(0, os.path.getsize(file) - 4096))
+        return b"\xff\xd9" in data.read()
+
+
+def exif_orientation(file: str) -> tuple[int, bool]:
+    """How a PNG or JPEG image must be turned, as `colour.orientation` says it."""
+    with open(file, "rb") as data:
+        head = data.read(1 << 17)
+    mark = b"Exif\0\0" if b"Exif\0\0" in head else b"eXIf"
+    start = head.find(mark) + len(mark)
+    order = {b"II": "<", b"MM": ">"}.get(head[start : start + 2])
+    if mark not in head or order is None or len(head) < start + 8:
+        return 0, False
+    first = start + int(struct.unpack_from(order + "I", head, start + 4)[0]) + 2
+    if first > len(head):
+        return 0, False
+    count = int(struct.unpack_from(order + "H", head, first - 2)[0])
+    for entry in range(first, min(first + 12 * count, len(head) - 12), 12):
+        tag, _, _, value = struct.unpack_from(order + "HHIH", head, entry)
+        if tag == _EXIF_ORIENTATION:
+            return _EXIF_TURNS.get(value, (0, False))
+    return 0, False
 
 
 class ImageFolderReader:
@@ -66,25 +99,30 @@ class ImageFolderReader:
         """Nothing stays open between frames."""
 
     def _read(self, file: str) -> tuple[RgbImage, VideoInfo]:
-        if not os.path.isfile(file):
-            raise UnreadableMediaError(f"{file}: must be a regular file")
-        with open_container(file, IMAGE_FORMATS) as container, media_errors(file):
-            if not container.streams.video:
-                raise UnreadableMediaError(f"{file}: must be a PNG or JPEG image")
+        with open_image(file) as container, media_errors(file, bad_image):
             context = container.streams.video[0].codec_context
             self._guard.check_size(context.width, context.height)
             frame = next(container.decode(video=0), None)
             if frame is None:
-                raise UnreadableMediaError(f"{file}: must hold an image, got none")
+                raise bad_image(file)
             options = self._options
             colour = colours.colour_of(frame, file)
             colours.check_pixels(frame, file, bit_depth=options.bit_depth, alpha=options.alpha)
             location = "center" if context.name == "mjpeg" else "left"
             image = colours.to_rgb(frame, colour, location)
-            image = colours.turn(image, *colours.orientation(frame, file))
+            image = colours.turn(image, *exif_orientation(file))
+            if context.name == "mjpeg" and not _ends(file):
+                self._cut(file)
         height, width = image.shape[:2]
         # An image carries no video matrix worth keeping: it is RGB from here on.
         return image, VideoInfo(width=width, height=height, fps=DEFAULT_FPS)
+
+    def _cut(self, file: str) -> None:
+        # The decoder fills what is missing with grey and says nothing.
+        if self._options.strict:
+            raise bad_image(file)
+        self.truncated = True
+        self.warnings.append(f"{file} is cut: the rest of the picture is grey")
 
     def frames(self) -> Iterator[Frame]:
         """Yields the images in natural order of their names.

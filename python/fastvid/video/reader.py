@@ -145,6 +145,12 @@ class Reader:
         self._shape = (first.width, first.height)
         self._guard.check_size(first.width, first.height)
         options = self._options
+        if options.alpha == "refuse" and self._tag("ALPHA_MODE") == "1":
+            # WebM keeps transparency in a second stream that decoders leave out.
+            raise UnsupportedMediaError(
+                f"{self.path}: video must be opaque, got a transparency channel",
+                hint='pass alpha="drop" to ignore transparency',
+            )
         self._colour = colours.colour_of(first, self.path)
         colours.check_pixels(first, self.path, bit_depth=options.bit_depth, alpha=options.alpha)
         self._turns, self._mirror = colours.orientation(first, self.path)
@@ -252,9 +258,14 @@ class Reader:
         ticks = (second.pts or 0) - (first.pts or 0)
         return 1 / (ticks * _unit(first)) if ticks > 0 else Fraction(25)
 
+    def _tag(self, name: str) -> str:
+        # Old files have the names of tags in small letters.
+        tags = {key.upper(): value for key, value in self._stream.metadata.items()}
+        return tags.get(name, "")
+
     def _tagged_duration(self) -> Fraction | None:
         """The duration that Matroska writers keep in the tag DURATION, hh:mm:ss.fraction."""
-        text = self._stream.metadata.get("DURATION", "")
+        text = self._tag("DURATION")
         try:
             hours, minutes, seconds = text.split(":")
             return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds) or None
@@ -357,9 +368,6 @@ class Reader:
             self.warnings.append(f"{repeated} frames with a repeated time stamp were left out")
         if self._corrupt:
             self.warnings.append(f"{self._corrupt} damaged packets or frames in {self.path}")
-        expected = self.info.num_frames
-        if expected is not None and self._count < expected - 1 and self._outline.kind == "mp4":
-            self.truncated = self.truncated or self._corrupt > 0
         if self.truncated:
             of = f" of about {self.info.expected_frames}" if self.info.expected_frames else ""
             self.warnings.append(f"{self.path} is cut: {self._count}{of} frames were read")

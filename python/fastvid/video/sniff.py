@@ -33,6 +33,10 @@ def describe(head: bytes) -> str:
     if start.startswith(b"{") and b'"' in start[:64]:
         return "a JSON file"
     for magic, name in (
+        (b"\x89PNG", "an image; name its folder"),
+        (b"\xff\xd8\xff", "an image; name its folder"),
+        (b"ID3", "an audio file"),
+        (b"fLaC", "an audio file"),
         (b"PK\x03\x04", "a ZIP archive"),
         (b"\x1f\x8b", "a gzip archive"),
         (b"%PDF", "a PDF file"),
@@ -40,6 +44,8 @@ def describe(head: bytes) -> str:
     ):
         if head.startswith(magic):
             return name
+    if head.startswith(b"RIFF") and head[8:12] == b"WAVE":
+        return "an audio file"
     if not head.strip(b"\0"):
         return "filled with zeros"
     printable = sum(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from fastvid.errors import (
@@ -22,9 +22,9 @@ from fastvid.video import sniff
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-VIDEO_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,yuv4mpegpipe,h264,hevc,obu,ivf,gif,flv"
+_VIDEO_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,yuv4mpegpipe,h264,hevc,obu,ivf,gif,flv"
 """FFmpeg demuxers that may open a file: none of them opens further files."""
-IMAGE_FORMATS = "png_pipe,jpeg_pipe"
+_IMAGE_FORMATS = {b"\x89PNG": "png_pipe", b"\xff\xd8\xff": "jpeg_pipe"}
 
 _NOT_A_FILE = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -101,17 +101,28 @@ def not_a_video(path: str) -> MediaError:
     )
 
 
+def bad_image(path: str) -> MediaError:
+    """The error for a PNG or JPEG file that cannot be decoded."""
+    return TruncatedMediaError(f"{path}: image is cut or damaged")
+
+
 @contextlib.contextmanager
-def media_errors(path: str) -> Iterator[None]:
-    """Turns whatever PyAV raises while reading `path` into errors of `fastvid.errors`."""
+def media_errors(path: str, invalid: Callable[[str], MediaError] = not_a_video) -> Iterator[None]:
+    """Turns whatever PyAV raises while reading `path` into errors of `fastvid.errors`.
+
+    Args:
+        path: The file, for messages.
+        invalid: Makes the error for data that cannot be parsed.
+    """
     import av
 
     try:
         yield
     except FastvidError:
         raise
-    except (av.error.InvalidDataError, av.error.EOFError) as error:
-        raise not_a_video(path) from error
+    except (av.error.InvalidDataError, av.error.EOFError, av.error.ArgumentError) as error:
+        # A format that is not on the list counts as an invalid argument.
+        raise invalid(path) from error
     except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
         raise UnsupportedMediaError(f"{path}: no decoder for its video ({error})") from error
     except av.error.MemoryError as error:
@@ -123,15 +134,43 @@ def media_errors(path: str) -> Iterator[None]:
         raise UnreadableMediaError(f"{path}: cannot be read: {error}") from error
 
 
-def open_container(path: str, formats: str = VIDEO_FORMATS) -> InputContainer:
-    """Opens a regular file as one of `formats`, with no other protocol than `file`.
+def open_image(path: str) -> InputContainer:
+    """Opens a PNG or JPEG file.
+
+    Raises:
+        UnreadableMediaError: It is neither.
+        TruncatedMediaError: It is cut or damaged.
+    """
+    check_source(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise UnreadableMediaError(f"{path}: {error.strerror}") from error
+    for magic, name in _IMAGE_FORMATS.items():
+        if head.startswith(magic):
+            # Chosen here: by the name alone FFmpeg would take a demuxer that expands patterns.
+            with media_errors(path, bad_image):
+                return _open(path, name)
+    looks = sniff.describe(head) or "something else"
+    raise UnreadableMediaError(f"{path}: must be a PNG or JPEG image, got {looks}")
+
+
+def open_container(path: str) -> InputContainer:
+    """Opens a regular file as one of the known formats, with no other protocol than `file`.
 
     Raises:
         MediaError: It cannot be opened; the message says why.
     """
+    with media_errors(path):
+        return _open(path, None)
+
+
+def _open(path: str, name: str | None) -> InputContainer:
     import av
 
     # A bare name such as "concat:x" would choose a protocol, "file:" keeps it a name.
-    options = {"format_whitelist": formats, "protocol_whitelist": "file"}
-    with media_errors(path):
-        return av.open("file:" + path, "r", container_options=options, metadata_errors="replace")
+    options = {"format_whitelist": name or _VIDEO_FORMATS, "protocol_whitelist": "file"}
+    return av.open(
+        "file:" + path, "r", format=name, container_options=options, metadata_errors="replace"
+    )

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from fastvid.errors import DiskFullError, FastvidError, OutputError
 from fastvid.video.source import file_path
 
+_ACTIVE: set[str] = set()
+"""Part files that this process is writing now."""
+
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _NUMBERED = re.compile(r"\d{6,}\.png")
 
@@ -61,12 +64,16 @@ class Target:
             raise OutputError(f"{text}: output must name a file")
         self._check(folder, source)
         self.part = os.path.join(folder, f".{name}.{os.getpid()}.part")
+        if self.part in _ACTIVE:
+            raise OutputError(f"{self.path}: output is being written by this process already")
         with output_errors(self.path):
+            # One that lies there was left by a killed process of the same number.
             self._discard_part()
             if self.is_folder:
                 os.mkdir(self.part)
             else:
                 os.close(os.open(self.part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        _ACTIVE.add(self.part)
 
     def _check(self, folder: str, source: str | None) -> None:
         if not os.path.isdir(folder):
@@ -119,6 +126,7 @@ class Target:
 
     def discard(self) -> None:
         """Removes what was written so far; the final name stays untouched."""
+        _ACTIVE.discard(self.part)
         with contextlib.suppress(OSError):
             self._discard_part()
 
