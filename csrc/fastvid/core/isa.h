@@ -31,6 +31,9 @@ F* by_isa(F* baseline, F* avx2, F* avx512) {
 
 }  // namespace fastvid
 
+// For what must not cost a call: vectors would pass through memory.
+#define FASTVID_INLINE __attribute__((always_inline)) inline
+
 // FASTVID_BY_ISA(warp_rows) is cpu::{baseline,avx2,avx512}::warp_rows, whichever is in use.
 #ifdef FASTVID_X86
 #define FASTVID_BY_ISA(f) \

@@ -58,11 +58,15 @@ class TileRow {
     const RowPosition at = row_position(y, scale, rows);
     const float *above = plane + at.above * columns, *below = plane + at.below * columns;
     const int64_t first = x / scale, cells = (x + count - 1) / scale - first + 1;
-    for (int64_t i = 0; i < cells + 2; ++i) {
-      int64_t j = first - 1 + i;
-      j = j < 0 ? 0 : j > columns - 1 ? columns - 1 : j;
-      cells_[i] = above[j] + at.weight * (below[j] - above[j]);
+    // One more on either side; beyond the edge the last one again.
+    const int64_t begin = first > 0 ? first - 1 : 0;
+    const int64_t end = first + cells < columns ? first + cells + 1 : columns;
+    float* cell = cells_ + (begin - (first - 1));
+    for (int64_t j = begin; j < end; ++j) {
+      cell[j - begin] = above[j] + at.weight * (below[j] - above[j]);
     }
+    if (first == 0) cells_[0] = cells_[1];
+    if (first + cells == columns) cells_[cells + 1] = cells_[cells];
     if (scale == 2) {
       stretch<2>(cells_, cells, pixels_);
     } else if (scale == 4) {

@@ -39,9 +39,10 @@ void warp_block_zeros(const Warp& w, typename S::F x, typename S::F y, int64_t o
   }
 }
 
+// C channels from `channel` on, of the block at `offset`.
 template <class S, int C>
-inline void warp_group(const Warp& w, const typename S::Plan& plan, int64_t channel,
-                       int64_t offset) {
+FASTVID_INLINE void warp_group(const Warp& w, const typename S::Plan& plan, int64_t channel,
+                               int64_t offset) {
   const int64_t pixels = w.height * w.width;
   const float* source = w.image + channel * pixels;
   float* target = w.out + channel * pixels + offset;
@@ -57,74 +58,88 @@ inline void warp_group(const Warp& w, const typename S::Plan& plan, int64_t chan
   }
 }
 
-// The channels from `channel` on, at most four at a time.
+// Where a block reads, or false where it was computed here: with zero padding at the edges.
 template <class S>
-inline void warp_channels(const Warp& w, const typename S::Plan& plan, int64_t channel,
-                          int64_t count, int64_t offset) {
-  switch (count) {
-    case 1:
-      return warp_group<S, 1>(w, plan, channel, offset);
-    case 2:
-      return warp_group<S, 2>(w, plan, channel, offset);
-    case 3:
-      return warp_group<S, 3>(w, plan, channel, offset);
-    default:
-      return warp_group<S, 4>(w, plan, channel, offset);
+FASTVID_INLINE bool plan_block(const Warp& w, int64_t y, int64_t x, const float* u, const float* v,
+                               typename S::Plan* plan) {
+  if (w.stream) {
+    __builtin_prefetch(u + w.flow_width);
+    __builtin_prefetch(v + w.flow_width);
+  }
+  const auto px = displaced<S>(S::splat(static_cast<float>(x)) + S::iota(), u);
+  const auto py = displaced<S>(S::splat(static_cast<float>(y)), v);
+  if (w.zeros &&
+      !S::all_inside(px, py, static_cast<float>(w.width - 1), static_cast<float>(w.height - 1))) {
+    warp_block_zeros<S>(w, px, py, y * w.width + x);
+    return false;
+  }
+  *plan = S::plan(to_edge<S>(px, w.width), to_edge<S>(py, w.height), w.height, w.width);
+  return true;
+}
+
+// Columns [x, x + count) of row y for an image of C channels; u and v are the flow from column x
+// on.
+template <class S, int C>
+void warp_tile(const Warp& w, int64_t y, int64_t x, int64_t count, const float* u, const float* v) {
+  for (int64_t b = 0; b < count; b += S::kLanes) {
+    // The last block of a row overlaps the one before; it computes the same again.
+    const int64_t i = b + S::kLanes > count ? count - S::kLanes : b;
+    typename S::Plan plan;
+    if (plan_block<S>(w, y, x + i, u + i, v + i, &plan)) {
+      warp_group<S, C>(w, plan, 0, y * w.width + x + i);
+    }
   }
 }
 
-// Columns [x, x + count) of row y; u and v are the flow from column x on.
+// The same for any number of channels: plans of a strip are kept while the channels pass by.
 template <class S>
-void warp_tile(const Warp& w, int64_t y, int64_t x, int64_t count, const float* u, const float* v) {
-  // Blocks whose plans are kept while the channels are walked through in groups.
-  constexpr int64_t kStrip = 16;
-  typename S::Plan plans[kStrip];
-  int64_t offsets[kStrip];
-  const typename S::F row = S::splat(static_cast<float>(y));
-  for (int64_t strip = 0; strip < count; strip += kStrip * S::kLanes) {
+void warp_tile_deep(const Warp& w, int64_t y, int64_t x, int64_t count, const float* u,
+                    const float* v) {
+  constexpr int64_t kStrip = 16 * S::kLanes;
+  typename S::Plan plans[16];
+  int64_t offsets[16];
+  for (int64_t strip = 0; strip < count; strip += kStrip) {
     int planned = 0;
-    for (int64_t b = strip; b < count && b < strip + kStrip * S::kLanes; b += S::kLanes) {
-      // The last block of a row overlaps the one before; it computes the same again.
+    for (int64_t b = strip; b < count && b < strip + kStrip; b += S::kLanes) {
       const int64_t i = b + S::kLanes > count ? count - S::kLanes : b;
-      const int64_t offset = y * w.width + x + i;
-      if (w.stream) {
-        __builtin_prefetch(u + i + w.flow_width);
-        __builtin_prefetch(v + i + w.flow_width);
-      }
-      const auto px = displaced<S>(S::splat(static_cast<float>(x + i)) + S::iota(), u + i);
-      const auto py = displaced<S>(row, v + i);
-      if (w.zeros && !S::all_inside(px, py, static_cast<float>(w.width - 1),
-                                    static_cast<float>(w.height - 1))) {
-        warp_block_zeros<S>(w, px, py, offset);
-        continue;
-      }
-      const auto plan =
-          S::plan(to_edge<S>(px, w.width), to_edge<S>(py, w.height), w.height, w.width);
-      if (w.channels <= 4) {
-        warp_channels<S>(w, plan, 0, w.channels, offset);
-      } else {
-        plans[planned] = plan;
-        offsets[planned++] = offset;
-      }
+      offsets[planned] = y * w.width + x + i;
+      if (plan_block<S>(w, y, x + i, u + i, v + i, &plans[planned])) ++planned;
     }
-    for (int64_t c = 0; c < w.channels && planned > 0; c += 4) {
-      for (int k = 0; k < planned; ++k) {
-        warp_channels<S>(w, plans[k], c, w.channels - c, offsets[k]);
-      }
+    int64_t c = 0;
+    for (; c + 4 <= w.channels; c += 4) {
+      for (int k = 0; k < planned; ++k) warp_group<S, 4>(w, plans[k], c, offsets[k]);
     }
+    for (; c < w.channels; ++c) {
+      for (int k = 0; k < planned; ++k) warp_group<S, 1>(w, plans[k], c, offsets[k]);
+    }
+  }
+}
+
+template <class S>
+auto tile_function(int64_t channels) {
+  switch (channels) {
+    case 1:
+      return &warp_tile<S, 1>;
+    case 2:
+      return &warp_tile<S, 2>;
+    case 3:
+      return &warp_tile<S, 3>;
+    default:
+      return &warp_tile_deep<S>;
   }
 }
 
 template <class S>
 void rows(const Warp& w, int64_t begin, int64_t end) {
   TileRow u, v;
+  const auto warp_columns = tile_function<S>(w.channels);
   const int64_t tile = tile_width(w.width, w.scale);
   const float* flow_y = w.flow + w.flow_height * w.flow_width;
   for (int64_t y = begin; y < end; ++y) {
     for (int64_t start = 0; start < w.width; start += tile) {
       // The last tile of a row overlaps the one before rather than being short.
       const int64_t x = start + tile > w.width ? w.width - tile : start;
-      warp_tile<S>(w, y, x, tile, u.read(w.flow, w.flow_height, w.flow_width, w.scale, y, x, tile),
+      warp_columns(w, y, x, tile, u.read(w.flow, w.flow_height, w.flow_width, w.scale, y, x, tile),
                    v.read(flow_y, w.flow_height, w.flow_width, w.scale, y, x, tile));
     }
   }

@@ -33,8 +33,8 @@ struct Rows {
 };
 
 template <class S>
-inline void sample_image(const WarpBlend& b, const float* image, typename S::F x, typename S::F y,
-                         typename S::F* out) {
+FASTVID_INLINE void sample_image(const WarpBlend& b, const float* image, typename S::F x,
+                                 typename S::F y, typename S::F* out) {
   const int64_t plane = b.height * b.width;
   const auto plan = S::plan(to_edge<S>(x, b.width), to_edge<S>(y, b.height), b.height, b.width);
   if (b.large) S::prefetch_source(image, plane, 3, plan, b.width);
@@ -43,7 +43,8 @@ inline void sample_image(const WarpBlend& b, const float* image, typename S::F x
 
 // kLanes pixels at column x of row y; i is the same place in the tile.
 template <class S>
-inline void blend_block(const WarpBlend& b, const Rows& rows, int64_t y, int64_t x, int64_t i) {
+FASTVID_INLINE void blend_block(const WarpBlend& b, const Rows& rows, int64_t y, int64_t x,
+                                int64_t i) {
   using F = typename S::F;
   const int64_t plane = b.height * b.width, offset = y * b.width + x;
   const F column = S::splat(static_cast<float>(x)) + S::iota();
