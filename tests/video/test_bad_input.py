@@ -190,8 +190,9 @@ def test_cut_file_ends_with_a_warning(make_clip, tmp_path: Path, name: str):
 def test_damaged_frames_are_counted(make_clip, tmp_path: Path):
     path = make_clip("a.mkv", frames=40, size=(320, 240), options={"g": "10"})
     data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 4] = b"\xff\x00\xaa\x55"
+    for part in range(3, 9):
+        middle = len(data) * part // 10
+        data[middle : middle + 4] = b"\xff\x00\xaa\x55"
     path.write_bytes(data)
     result = Video.open(path).save(tmp_path / "out.mp4")
     assert any("damaged" in warning for warning in result.warnings)

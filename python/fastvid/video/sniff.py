@@ -73,7 +73,7 @@ def structure(path: str) -> Structure:
             return _mp4(file, size)
         if head.startswith(b"\x1a\x45\xdf\xa3"):
             return _matroska(file, size)
-        if head.startswith(b"RIFF") and len(head) >= 8:
+        if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
             return Structure("avi", cut=struct.unpack_from("<I", head, 4)[0] + 8 > size)
         if head.startswith(b"G"):
             file.seek(_TS_PACKET)
