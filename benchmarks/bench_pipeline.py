@@ -1,10 +1,11 @@
 """What running steps at the same time is worth, and whether memory grows with length.
 
-    python benchmarks/bench_pipeline.py [--size 960x540] [--frames 240] [--minutes 10]
+    python benchmarks/bench_pipeline.py [--part overlap|memory] [--minutes 10]
 
 Overlap: a clip is decoded, passes one stage and is encoded. Every step is timed alone and all
 together, interleaved; `kept` is the pipeline's rate divided by that of the slowest step alone. The
 stage waits, as one does whose model runs on another device, or computes on one core.
+`cores_allow_fps` is what the cores could do at best, from the processor time of the steps alone.
 Memory: the peak of a process that turns a clip of 10 seconds into a file, and of one for a clip of
 `--minutes`. Clips are drawn; the answer is checked first: every frame arrives, in order, and alike.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -75,10 +77,11 @@ class Computing(Waiting):
             np.sqrt(self._data, out=self._data)
 
 
-def seconds_of(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def seconds_of(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of wall time and of processor time."""
+    wall, processor = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.perf_counter() - wall, time.process_time() - processor
 
 
 def encode(frames: list[Frame], info: VideoInfo, path: Path) -> None:
@@ -114,8 +117,9 @@ def overlap(folder: Path, size: tuple[int, int], count: int, rounds: int) -> dic
             pass
 
     steps = {"decode": decode, "encode": lambda: encode(frames, source.info, output)}
-    alone = max(min(seconds_of(step) for _ in range(2)) for step in steps.values()) / count
+    alone = max(min(seconds_of(step)[0] for _ in range(2)) for step in steps.values()) / count
     report: dict[str, object] = {}
+    cores = len(os.sched_getaffinity(0))
     for kind, stage in (("waiting", Waiting(1.3 * alone)), ("computing", Computing(2 * alone))):
         fidelity = check(source, stage, output)
 
@@ -127,9 +131,12 @@ def overlap(folder: Path, size: tuple[int, int], count: int, rounds: int) -> dic
                 pass
 
         measured: dict[str, list[float]] = {}
+        processor: dict[str, list[float]] = {}
         for _ in range(rounds):
             for name, step in {**steps, "stage": only_stage, "pipeline": pipeline}.items():
-                measured.setdefault(name, []).append(count / seconds_of(step))
+                wall, worked = seconds_of(step)
+                measured.setdefault(name, []).append(count / wall)
+                processor.setdefault(name, []).append(worked / count)
         fps = {name: round(median(values), 1) for name, values in measured.items()}
         slowest = min(fps[name] for name in ("decode", "stage", "encode"))
         kept = median(
@@ -142,10 +149,12 @@ def overlap(folder: Path, size: tuple[int, int], count: int, rounds: int) -> dic
                 strict=True,
             )
         )
+        del processor["pipeline"]
         one_by_one = 1 / sum(1 / fps[name] for name in ("decode", "stage", "encode"))
         report[kind] = {
             "fps": fps,
             "slowest_alone_fps": slowest,
+            "cores_allow_fps": round(cores / sum(map(median, processor.values())), 1),
             "kept": round(kept, 3),
             "against_one_by_one": round(fps["pipeline"] / one_by_one, 3),
             "psnr_of_worst_frame": round(fidelity, 2),
@@ -187,54 +196,51 @@ def make_long_clip(path: Path, size: tuple[int, int], seconds: int) -> None:
         container.mux(audio.encode(None))
 
 
-def memory(folder: Path, size: tuple[int, int], minutes: float, rounds: int) -> dict[str, object]:
-    peaks: dict[int, list[float]] = {10: [], round(60 * minutes): []}
-    for seconds in peaks:
-        make_long_clip(folder / f"{seconds}.mp4", size, seconds)
-    for _ in range(rounds):
-        for seconds, values in peaks.items():
-            clip = str(folder / f"{seconds}.mp4")
-            run = subprocess.run(
-                [sys.executable, "-c", _CHILD, clip, str(folder / "out.mp4")],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            peak, frames = run.stdout.split()
-            if int(frames) != seconds * RATE:
-                raise SystemExit(f"{clip}: {frames} frames of {seconds * RATE} were written")
-            values.append(float(peak))
-    short, long = (median(values) for values in peaks.values())
+def memory(folder: Path, size: tuple[int, int], minutes: float) -> dict[str, object]:
+    peaks = {}
+    for seconds in (10, round(60 * minutes)):
+        clip = folder / f"{seconds}.mp4"
+        make_long_clip(clip, size, seconds)
+        run = subprocess.run(
+            [sys.executable, "-c", _CHILD, str(clip), str(folder / "out.mp4")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peak, frames = run.stdout.split()
+        if int(frames) != seconds * RATE:
+            raise SystemExit(f"{clip}: {frames} frames of {seconds * RATE} were written")
+        peaks[seconds] = float(peak)
+    short, long = peaks.values()
     return {
         "size": list(size),
         "seconds": list(peaks),
-        "peak_mib": {
-            str(seconds): [round(v, 1) for v in values] for seconds, values in peaks.items()
-        },
+        "peak_mib": {str(seconds): round(peak, 1) for seconds, peak in peaks.items()},
         "long_over_short": round(long / short, 4),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--part", choices=("both", "overlap", "memory"), default="both")
     parser.add_argument("--size", default="960x540")
-    parser.add_argument("--frames", type=int, default=240)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=480)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--memory-size", default="320x180")
+    parser.add_argument("--memory-size", default="640x360")
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
     small = tuple(map(int, options.memory_size.split("x")))
-    with tempfile.TemporaryDirectory() as name:
-        results = {
-            "size": [width, height],
-            "frames": options.frames,
-            "rounds": options.rounds,
-            "overlap": overlap(Path(name), (width, height), options.frames, options.rounds),
-            "memory": memory(Path(name), (small[0], small[1]), options.minutes, 2),
-        }
-    print(json.dumps(results, indent=1))
-    timing.write_results(timing.RESULTS / "pipeline.json", results)
+    parts = ("overlap", "memory") if options.part == "both" else (options.part,)
+    for part in parts:
+        with tempfile.TemporaryDirectory() as name:
+            if part == "overlap":
+                measured = overlap(Path(name), (width, height), options.frames, options.rounds)
+                results = {"size": [width, height], "frames": options.frames, **measured}
+            else:
+                results = memory(Path(name), (small[0], small[1]), options.minutes)
+        print(json.dumps(results, indent=1))
+        timing.write_results(timing.RESULTS / f"pipeline_{part}.json", results)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,7 @@ class Target:
             if self.is_folder and os.path.isdir(self.path):
                 shutil.rmtree(self.path)
             os.replace(self.part, self.path)
+        _ACTIVE.discard(self.part)
 
     def _sync(self) -> None:
         if self.is_folder:
