@@ -159,6 +159,47 @@ def test_cancel_ends_everything_soon(tmp_path: Path, delay: float):
     assert not _our_threads()
 
 
+class Stuck(Brighter):
+    """Stays in one frame until it is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__(name="stuck")
+        self.began = threading.Event()
+        self.cancelled = threading.Event()
+
+    def process(self, frames: Iterator[Frame], info: VideoInfo) -> Iterator[Frame]:
+        for frame in frames:
+            self.began.set()
+            if self.cancelled.wait(60):
+                raise CancelledError("stuck: was cancelled")
+            yield frame
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+
+@pytest.mark.timeout(30)
+def test_cancel_reaches_a_stage_that_is_busy_with_a_frame(tmp_path: Path):
+    stage = Stuck()
+    with pytest.raises(CancelledError, match="by its caller"):
+        Pipeline([stage]).run(_video(4), tmp_path / "a.mp4", cancel=stage.began)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.timeout(30)
+def test_error_elsewhere_reaches_a_stage_that_is_busy_with_a_frame(tmp_path: Path):
+    stage = Stuck()
+
+    def pictures() -> Iterator[np.ndarray]:
+        yield np.zeros((8, 8, 3), np.uint8)
+        assert stage.began.wait(20)
+        yield np.zeros((9, 8, 3), np.uint8)
+
+    with pytest.raises(InputError, match="as the first"):
+        Pipeline([stage]).run(Video.from_frames(pictures(), 25), tmp_path / "a.mp4")
+    assert stage.cancelled.is_set()
+
+
 def test_error_in_a_stage_reaches_the_caller(tmp_path: Path):
     class Broken(Brighter):
         def process(self, frames: Iterator[Frame], info: VideoInfo) -> Iterator[Frame]:

@@ -175,6 +175,14 @@ def test_report_names_backend_and_device(repeat: Upscaler) -> None:
     assert [graph.graph for graph in report.graphs] == ["upscale"]
 
 
+def test_cancel_stops_what_runs_and_nothing_later(
+    repeat: Upscaler, rng: np.random.Generator
+) -> None:
+    repeat.cancel()
+    frame = picture(rng, 3, 4)
+    np.testing.assert_array_equal(repeat.upscale_frame(frame), repeated(frame))
+
+
 def test_closed_upscaler_says_so(tmp_path: Path) -> None:
     bundles.upscaler(tmp_path / "m")
     model = Upscaler(tmp_path / "m", device="cpu")

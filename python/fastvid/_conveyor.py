@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -102,6 +103,8 @@ class Conveyor:
         sink: Takes the frames and returns when all is done; called in the last thread.
         names: Words for source and sink.
         queue_frames: Frames that may wait between two steps.
+        interrupt: Called, maybe several times, when the run stops early: it should make steps
+            return that are busy with a frame.
     """
 
     def __init__(
@@ -112,7 +115,9 @@ class Conveyor:
         *,
         names: tuple[str, str] = ("decode", "encode"),
         queue_frames: int,
+        interrupt: Callable[[], None] = lambda: None,
     ) -> None:
+        self._interrupt = interrupt
         self._source = source
         self._steps = [step for _, step in steps]
         self._sink = sink
@@ -148,7 +153,7 @@ class Conveyor:
             for worker in self._workers:
                 if worker.thread is not None:
                     worker.thread.start()
-            while self._alive():
+            while self._alive() and self._error is None:
                 # A wait with a timeout lets signals through.
                 self._wake.wait(_POLL_SECONDS)
                 if self._alive():
@@ -168,6 +173,9 @@ class Conveyor:
         # An interrupt here must not leave threads behind that write to what the caller frees.
         while self._alive():
             try:
+                if self._error is not None:
+                    with contextlib.suppress(Exception):
+                        self._interrupt()
                 time.sleep(0.005)
             except KeyboardInterrupt as error:
                 self._fail(error)

@@ -93,6 +93,7 @@ class Retiming:
         timing: Chooses the times.
         pair: Prepares two frames of one size for drawing between them.
         size_rule: The frame sizes that `pair` takes.
+        cancel: Stops the drawing that is under way in another thread.
         scene_cuts: Whether frames are repeated where a scene ends.
     """
 
@@ -103,12 +104,14 @@ class Retiming:
         timing: Timing,
         pair: Callable[[FrameArray, FrameArray], Pair],
         size_rule: SizeRule,
+        cancel: Callable[[], None],
         *,
         scene_cuts: bool,
     ) -> None:
         self._timing = timing
         self._pair = pair
         self._size_rule = size_rule
+        self.cancel = cancel
         self._scene_cuts = scene_cuts
 
     def transform(self, info: VideoInfo) -> VideoInfo:

@@ -170,11 +170,17 @@ class Interpolator:
             rule: Timing = ConstantRate(frame_rate("fps", fps))
         else:
             rule = Division(_factor(factor))
-        return Retiming(rule, self._pair, self._bundle.size_rule, scene_cuts=scene_cuts)
+        return Retiming(
+            rule, self._pair, self._bundle.size_rule, self.cancel, scene_cuts=scene_cuts
+        )
 
     def report(self) -> Any:
         """Which backend, device and provider run each graph, and why."""
         return self._model.report()
+
+    def cancel(self) -> None:
+        """Stop what runs now in other threads, which then raise `CancelledError`."""
+        self._model.cancel()
 
     def close(self) -> None:
         """Free the sessions; calling it again does nothing."""

@@ -222,7 +222,11 @@ class Pipeline:
             for stage, info in zip(stages, infos, strict=False)
         ]
         conveyor = Conveyor(
-            lambda: read.over(source.frames()), steps, encode, queue_frames=self._queue_frames
+            lambda: read.over(source.frames()),
+            steps,
+            encode,
+            queue_frames=self._queue_frames,
+            interrupt=partial(_cancel, stages),
         )
         monitor.conveyor = conveyor
         conveyor.run(monitor.poll)
@@ -246,6 +250,12 @@ class Pipeline:
 
 def _process(stage: Stage, info: VideoInfo, frames: Iterator[Frame]) -> Iterator[Frame]:
     return stage.process(frames, info)
+
+
+def _cancel(stages: Sequence[Stage]) -> None:
+    for stage in stages:
+        if callable(cancel := getattr(stage, "cancel", None)):
+            cancel()
 
 
 class _Monitor:

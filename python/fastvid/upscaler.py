@@ -129,6 +129,10 @@ class Upscaler:
         """Which backend, device and provider run each graph, and why."""
         return self._model.report()
 
+    def cancel(self) -> None:
+        """Stop what runs now in other threads, which then raise `CancelledError`."""
+        self._model.cancel()
+
     def close(self) -> None:
         """Free the sessions; calling it again does nothing."""
         self._model.close()

@@ -97,7 +97,11 @@ class VideoInfo:
 
 @runtime_checkable
 class Stage(Protocol):
-    """A step that turns a stream of frames into another stream of frames."""
+    """A step that turns a stream of frames into another stream of frames.
+
+    A stage may have a method `cancel()` too. When a run stops early it is called, maybe several
+    times, in another thread than `process`, which should then raise soon.
+    """
 
     @property
     def name(self) -> str:
