@@ -18,6 +18,12 @@ def planar_to_rgb(x: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.rint(np.moveaxis(clamped * np.float32(255), 1, 3)).astype(np.uint8)
 
 
+def downscale(x: NDArray[np.float32], factor: int) -> Array:
+    n, c, height, width = x.shape
+    blocks = x.astype(np.float64).reshape(n, c, height // factor, factor, width // factor, factor)
+    return blocks.mean((3, 5))
+
+
 YUV_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
 # The chroma sample's position among the two luma positions it covers, across and down.
 CHROMA_OFFSETS = {

@@ -61,6 +61,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("cuda_compiled", &cuda::compiled);
   m.def("default_threads", &default_threads);
   python::register_colour(m);
+  python::register_downscale(m);
   python::register_inverse_search(m);
   python::register_luma(m);
   python::register_planar(m);

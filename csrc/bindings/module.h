@@ -6,6 +6,7 @@
 namespace fastvid::python {
 
 void register_colour(pybind11::module_& m);
+void register_downscale(pybind11::module_& m);
 void register_inverse_search(pybind11::module_& m);
 void register_luma(pybind11::module_& m);
 void register_planar(pybind11::module_& m);

@@ -83,6 +83,15 @@ def luma_to_rgb(luma: Tensor, chroma: Tensor) -> Tensor:
     return planar_to_rgb(torch.stack([y + red, green, y + blue], 1))
 
 
+def downscale(x: Tensor, factor: int) -> Tensor:
+    """Means of square blocks: (N, C, H, W) to (N, C, H / factor, W / factor), factor 2, 4 or 8."""
+    if torch.onnx.is_in_onnx_export():
+        n, c, h, w = x.shape
+        shape = (n, c, h // factor, w // factor)
+        return _node("Downscale", (x,), x.dtype, shape, factor=factor)
+    return F.avg_pool2d(x, factor)
+
+
 def inverse_search(luma0: Tensor, luma1: Tensor) -> Tensor:
     """Dense flow between two images, both ways; it has no gradient.
 

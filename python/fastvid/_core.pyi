@@ -36,6 +36,7 @@ def yuv_to_rgb(
     out: Any,
     threads: int,
 ) -> NDArray[Any]: ...
+def downscale(x: Any, factor: int, out: Any, threads: int) -> NDArray[np.float32]: ...
 def rgb_to_yuv(
     rgb: Any,
     matrix: str,

@@ -25,6 +25,7 @@ from fastvid import _core
 from fastvid.errors import InputError, InputTypeError
 
 __all__ = [
+    "downscale",
     "inverse_search",
     "luma_to_rgb",
     "planar_to_rgb",
@@ -163,6 +164,30 @@ def warp_blend(
         dtype == "uint8",
         _threads("warp_blend", threads),
     )
+
+
+def downscale(
+    x: NDArray[np.float32], factor: int, *, out: Any = None, threads: int | None = None
+) -> NDArray[np.float32]:
+    """Makes images 2, 4 or 8 times smaller by averaging square blocks.
+
+    `out[..., y, x]` is the mean of the `factor * factor` values at `(factor * y, factor * x)`.
+
+    Args:
+        x: float32 (N, C, H, W); H and W are multiples of `factor`.
+        factor: 2, 4 or 8.
+        out: float32 (N, C, H / factor, W / factor) to write to; None allocates.
+        threads: Number of threads; None is the default.
+
+    Returns:
+        float32 (N, C, H / factor, W / factor); `out` where it was given.
+
+    Raises:
+        InputTypeError: An argument has the wrong type or dtype.
+        InputError: An argument has the wrong shape, layout or value.
+    """
+    _integer("downscale", "factor", factor, 2, 8)
+    return _core.downscale(x, factor, out, _threads("downscale", threads))
 
 
 def inverse_search(

@@ -107,7 +107,7 @@ class InterpolationNet(nn.Module):
             flow: (N, 4, H/2, W/2): flow 0 to 1, then 1 to 0, in pixels of the half-size frame.
             timestep: (N,) in [0, 1].
         """
-        half0, half1 = F.avg_pool2d(image0, 2), F.avg_pool2d(image1, 2)
+        half0, half1 = ops.downscale(image0, 2), ops.downscale(image1, 2)
         flow_t, mask, steps = self.flows(half0, half1, flow, timestep)
         frame = ops.warp_blend(image0, image1, flow_t, mask)
         return Prediction(frame, flow_t, mask, steps)
@@ -126,13 +126,13 @@ class InterpolationNet(nn.Module):
             1,
         )
 
-        quarter0, quarter1 = F.avg_pool2d(half0, 2), F.avg_pool2d(half1, 2)
-        small = F.avg_pool2d(current, 2) * 0.5
+        quarter0, quarter1 = ops.downscale(half0, 2), ops.downscale(half1, 2)
+        small = ops.downscale(current, 2) * 0.5
         warped = _warp_both(quarter0, quarter1, small)
         # How far the two searches disagree: near zero where the motion is sure.
-        doubt = F.avg_pool2d(forth + back, 8) * 0.125
+        doubt = ops.downscale(forth + back, 8) * 0.125
         context = torch.cat(
-            [F.avg_pool2d(small, 4) * 0.25, doubt, doubt.abs(), _plane(t, doubt)], 1
+            [ops.downscale(small, 4) * 0.25, doubt, doubt.abs(), _plane(t, doubt)], 1
         )
         change, mask, hidden = self.coarse(warped, context)
         current = current + 2 * _up(change, 2)
@@ -140,15 +140,15 @@ class InterpolationNet(nn.Module):
         steps = [current]
 
         warped = _warp_both(half0, half1, current)
-        doubt = F.avg_pool2d(forth + back, 4) * 0.25
+        doubt = ops.downscale(forth + back, 4) * 0.25
         context = torch.cat(
             [
-                F.avg_pool2d(current, 4) * 0.25,
+                ops.downscale(current, 4) * 0.25,
                 doubt,
                 doubt.abs(),
                 _plane(t, doubt),
-                F.avg_pool2d(change, 2),
-                F.avg_pool2d(mask, 4),
+                ops.downscale(change, 2),
+                ops.downscale(mask, 4),
                 _up(hidden, 2),
             ],
             1,
@@ -177,7 +177,7 @@ class MotionGraph(nn.Module):
             image0, image1 (1, 3, H, W); half0, half1 (1, 3, H/2, W/2); flow (1, 4, H/2, W/2).
         """
         image0, image1 = ops.rgb_to_planar(frame0), ops.rgb_to_planar(frame1)
-        half0, half1 = F.avg_pool2d(image0, 2), F.avg_pool2d(image1, 2)
+        half0, half1 = ops.downscale(image0, 2), ops.downscale(image1, 2)
         flow = ops.inverse_search(_luma(half0), _luma(half1))
         return image0, image1, half0, half1, flow
 

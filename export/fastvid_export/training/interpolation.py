@@ -30,7 +30,7 @@ class InterpolationData:
     drawn: int = 3000
     valid: int = 160
     batch: int = 8
-    patch: int = 224
+    patch: int = 192
     seed: int = 1
 
 
@@ -59,6 +59,7 @@ class InterpolationTask:
         s = self.settings
         prepare(self.data, self.cache, seed=s.seed, real=s.real, drawn=s.drawn, valid=s.valid)
         self.sets = [TripletSet(self.cache / name) for name in ("train-real", "train-drawn")]
+        self.picks = [triplets.sound() for triplets in self.sets]
         self.valid = TripletSet(self.cache / "valid")
 
     def batch(self, rng: np.random.Generator) -> Batch:
@@ -66,8 +67,9 @@ class InterpolationTask:
         size = self.settings.patch
         parts: dict[str, list[np.ndarray]] = {"frames": [], "flow": [], "label": [], "timestep": []}
         for _ in range(self.settings.batch):
-            source = self.sets[int(rng.random() < 0.4)]
-            i = int(rng.integers(len(source)))
+            which = int(rng.random() < 0.4)
+            source, picks = self.sets[which], self.picks[which]
+            i = int(picks[rng.integers(len(picks))])
             y, x = (
                 int(rng.integers(0, (source.frames.shape[2] - size) // 2 + 1)) for _ in range(2)
             )
@@ -89,7 +91,7 @@ class InterpolationTask:
         fit = losses.charbonnier(out.frame, target)
         bands = losses.laplacian_pyramid_l1(out.frame, target, levels=4)
         hindsight = _hindsight(image0, target, image1, out.steps, batch["label"].float())
-        total = fit + 0.1 * bands + 0.01 * (1 - 0.8 * progress) * hindsight
+        total = fit + 0.1 * bands + 0.003 * (1 - progress) * hindsight
         return total, {"fit": float(fit.detach()), "hindsight": float(hindsight.detach())}
 
     @torch.no_grad()
@@ -170,7 +172,7 @@ def _hindsight(
         with torch.no_grad():
             ours = (ops.warp(image, steps[-1][:, pair]) - middle).abs().mean(1, keepdim=True)
             theirs = (ops.warp(image, label[:, pair]) - middle).abs().mean(1, keepdim=True)
-            better = (theirs < ours - 0.005).float()
+            better = (theirs < 0.6 * ours - 0.004).float()
         for flow in steps:
             # A few wild labels must not outweigh the rest.
             distance = (flow[:, pair] - label[:, pair]).abs().clamp(max=8)

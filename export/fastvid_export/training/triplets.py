@@ -167,6 +167,27 @@ class TripletSet:
     def __len__(self) -> int:
         return len(self.timestep)
 
+    def sound(self, limit: float = 0.06) -> np.ndarray:
+        """Indices of the samples whose truth both neighbours explain, which a scene cut forbids.
+
+        Args:
+            limit: Largest mean difference, in [0, 1], after warping a neighbour by its label.
+        """
+        return np.array([i for i in range(len(self)) if self._unexplained(i) <= limit])
+
+    def _unexplained(self, i: int) -> float:
+        # Every fourth pixel of the half-size frames is enough to tell a cut.
+        frames, label = self.frames[i], self.label[i, :, ::4, ::4].astype(np.float32)
+        size = frames.shape[1]
+        y, x = np.mgrid[:size:8, :size:8]
+        worst = 0.0
+        for neighbour, (dx, dy) in ((0, label[:2]), (2, label[2:])):
+            xs = np.clip(np.rint(x + 2 * dx), 0, size - 1).astype(int)
+            ys = np.clip(np.rint(y + 2 * dy), 0, size - 1).astype(int)
+            error = np.abs(frames[neighbour, ys, xs].astype(np.int16) - frames[1, y, x]).mean()
+            worst = max(worst, float(error) / 255)
+        return worst
+
     @staticmethod
     def write(folder: Path, samples: Iterator[Sample], count: int) -> None:
         """Writes exactly `count` samples; `done.json` comes last and tells a whole set."""
