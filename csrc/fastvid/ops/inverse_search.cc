@@ -18,12 +18,23 @@ namespace {
 constexpr const char* kOp = "inverse_search";
 // Rows of one task of the pyramid and of the dense flow.
 constexpr int64_t kRows = 16;
+// Levels of at most this many pixels are searched by one task per direction: handing out their rows
+// and waiting for them would cost more than it saves.
+constexpr int64_t kSmallLevel = 1 << 14;
 
 void require_range(const char* name, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return;
   throw InputError(std::string(kOp) + ": " + name + " must be from " + std::to_string(low) +
                    " to " + std::to_string(high) + ", got " + std::to_string(value));
 }
+
+// Runs all tasks on the calling thread.
+class Alone final : public Executor {
+ public:
+  void run(size_t count, void (*task)(void*, size_t), void* context) const override {
+    for (size_t i = 0; i < count; ++i) task(context, i);
+  }
+};
 
 // Memory that a thread keeps between calls: fresh pages would cost as much as a level of search.
 class Arena {
@@ -67,27 +78,45 @@ void build_pyramids(const search::Plan& plan, const float* luma0, const float* l
   });
 }
 
-void search_level(search::Plan& plan, size_t index, int directions, const Executor& executor) {
+// One level in the directions [first, end).
+void search_level(search::Plan& plan, size_t index, int first, int end, const Executor& executor) {
   const auto patches = FASTVID_BY_ISA(search_patches);
   const auto propagate = FASTVID_BY_ISA(propagate_patches);
   const auto densify = FASTVID_BY_ISA(densify_rows);
-  const search::Level& shape = plan.levels[0][index];
-  const int64_t rows = shape.rows, height = shape.flow.height;
-  for_rows(executor, directions * rows, 1,
-           [&](int64_t task, int64_t) { patches(plan.levels[task / rows][index], task % rows); });
+  const search::Level& shape = plan.levels[first][index];
+  const int64_t rows = shape.rows, height = shape.flow.height, directions = end - first;
+  for_rows(executor, directions * rows, 1, [&](int64_t task, int64_t) {
+    patches(plan.levels[first + task / rows][index], task % rows);
+  });
   for (int round = 0; round < search::kRounds; ++round) {
-    for (auto& levels : plan.levels) {
-      if (round > 0 && !levels.empty()) std::swap(levels[index].found, levels[index].propagated);
+    for (int direction = first; direction < end && round > 0; ++direction) {
+      search::Level& level = plan.levels[direction][index];
+      std::swap(level.found, level.propagated);
     }
     for_rows(executor, directions * rows, 1, [&](int64_t task, int64_t) {
-      propagate(plan.levels[task / rows][index], task % rows, round == 0);
+      propagate(plan.levels[first + task / rows][index], task % rows, round == 0);
     });
   }
   const int64_t bands = (height + kRows - 1) / kRows;
   for_rows(executor, directions * bands, 1, [&](int64_t task, int64_t) {
     const int64_t begin = task % bands * kRows;
-    densify(plan.levels[task / bands][index], begin, std::min(begin + kRows, height));
+    densify(plan.levels[first + task / bands][index], begin, std::min(begin + kRows, height));
   });
+}
+
+// From the coarsest level to the finest asked for.
+void search_levels(search::Plan& plan, size_t finest, int directions, const Executor& executor) {
+  const size_t levels = plan.planes[0].size();
+  size_t large = finest;
+  while (large < levels &&
+         plan.planes[0][large].width * plan.planes[0][large].height > kSmallLevel) {
+    ++large;
+  }
+  for_rows(executor, directions, 1, [&](int64_t direction, int64_t) {
+    const auto first = static_cast<int>(direction);
+    for (size_t i = levels; i-- > large;) search_level(plan, i, first, first + 1, Alone());
+  });
+  for (size_t i = large; i-- > finest;) search_level(plan, i, 0, directions, executor);
 }
 
 void search_pair(const float* luma0, const float* luma1, float* const (&flows)[2], int64_t height,
@@ -106,9 +135,7 @@ void search_pair(const float* luma0, const float* luma1, float* const (&flows)[2
     plan.levels[i][0].flow = {flows[i], flows[i] + pixels, width, height};
   }
   build_pyramids(plan, luma0, luma1, executor);
-  for (size_t level = plan.planes[0].size(); level-- > finest;) {
-    search_level(plan, level, directions, executor);
-  }
+  search_levels(plan, finest, directions, executor);
   const auto enlarge = FASTVID_BY_ISA(double_flow_rows);
   for (size_t level = finest; level-- > 0;) {
     for (int i = 0; i < directions; ++i) {
