@@ -18,7 +18,7 @@ from fastvid.errors import InputError, InputTypeError
 MATRICES = ["bt601", "bt709", "bt2020"]
 LOCATIONS = list(reference.CHROMA_OFFSETS)
 SUBSAMPLINGS = ["420", "422", "444"]
-SIZES = [(1, 1), (1, 2), (2, 1), (3, 5), (5, 8), (4, 16), (7, 33), (3, 131), (2, 1031)]
+SIZES = [(1, 1), (1, 2), (2, 1), (3, 5), (5, 8), (4, 16), (7, 33), (3, 131), (2, 1031), (3, 2053)]
 # How far a rounded result may lie from the exact one: half a level, and what single precision adds.
 ROUNDING = 0.5 + 1e-3
 
@@ -93,7 +93,7 @@ def test_yuv_is_the_exact_one_rounded_once(
 def test_instruction_sets_and_threads_give_the_same_bits(
     rng: np.random.Generator, each_isa: Callable[..., Any], subsampling: str, bit_depth: int
 ) -> None:
-    size = (75, 1101)
+    size = (75, 2101)
     planes = make_planes(rng, size, subsampling, bit_depth)
     rgb = rng.integers(0, 256, (*size, 3), np.uint8)
     floats = rng.uniform(-0.1, 1.1, (1, 3, *size)).astype(np.float32)

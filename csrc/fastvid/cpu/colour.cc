@@ -6,7 +6,8 @@ namespace fastvid::cpu::FASTVID_ISA {
 namespace {
 
 // Columns worked on at a time, so that what lies between two steps stays in the first-level cache.
-constexpr int64_t kTile = 512;
+template <class T>
+constexpr int64_t kTile = 4096 / static_cast<int64_t>(sizeof(T));
 constexpr int64_t kPad = 64;  // room before a buffer's first column, for its left neighbour
 
 int64_t clamp_index(int64_t i, int64_t count) { return i < 0 ? 0 : i >= count ? count - 1 : i; }
@@ -96,7 +97,7 @@ void chroma_tile(const YuvToRgb& op, int plane, int64_t row, int64_t begin, int6
     for (int64_t i = 0; i < n; ++i) out[i] = static_cast<int16_t>(4 * out[i]);
     return;
   }
-  alignas(64) int16_t mixed[kPad + kTile / 2 + kPad];
+  alignas(64) int16_t mixed[kPad + kTile<int16_t> / 2 + kPad];
   int16_t* tile = mixed + kPad;
   const int64_t columns = (layout.width + 1) >> 1, first = begin >> 1, count = (n + 1) >> 1;
   const int64_t left = first > 0 ? 1 : 0, right = first + count < columns ? 1 : 0;
@@ -120,7 +121,7 @@ inline int32_t to_byte(float x) { return clamp_int(round_to_int(x), 255); }
 template <class Sample>
 void bytes_tile(const YuvToRgb& shared, const Sample* y, const int16_t* u, const int16_t* v,
                 int64_t n, uint8_t* rgb) {
-  alignas(64) uint32_t pixels[kTile];
+  alignas(64) uint32_t pixels[kTile<int16_t>];
   const YuvToRgb op = shared;
   for (int64_t i = 0; i < n; ++i) {
     const Rgb x = to_rgb(op, sample(y[i]), u[i], v[i]);
@@ -143,12 +144,12 @@ void planar_tile(const YuvToRgb& shared, const Sample* y, const int16_t* u, cons
 
 template <class Sample>
 void to_rgb_rows(const YuvToRgb& op, int64_t begin, int64_t end) {
-  alignas(64) int16_t u[kTile], v[kTile];
+  alignas(64) int16_t u[kTile<int16_t>], v[kTile<int16_t>];
   const int64_t width = op.layout.width, plane = op.layout.height * width;
   for (int64_t row = begin; row < end; ++row) {
     const auto* luma = row_of<Sample>(op.yuv, 0, row);
-    for (int64_t x = 0; x < width; x += kTile) {
-      const int64_t n = width - x < kTile ? width - x : kTile;
+    for (int64_t x = 0; x < width; x += kTile<int16_t>) {
+      const int64_t n = width - x < kTile<int16_t> ? width - x : kTile<int16_t>;
       chroma_tile<Sample>(op, 1, row, x, n, u);
       chroma_tile<Sample>(op, 2, row, x, n, v);
       if (op.rgb != nullptr) {
@@ -167,12 +168,12 @@ void to_rgb_rows(const YuvToRgb& op, int64_t begin, int64_t end) {
 // so that it is exactly neutral for grey.
 template <class T>
 struct Tile {
-  alignas(64) T green[kTile + kPad], red[kTile + kPad], blue[kTile + kPad];
+  alignas(64) T green[kTile<T> + kPad], red[kTile<T> + kPad], blue[kTile<T> + kPad];
 };
 
 // Loads columns [begin, begin + n) of a row.
 void load_tile(const RgbToYuv& op, int64_t row, int64_t begin, int64_t n, Tile<int16_t>& tile) {
-  alignas(64) uint32_t pixels[kTile + kPad];
+  alignas(64) uint32_t pixels[kTile<int16_t> + kPad];
   unpack_rgb(op.rgb + 3 * (row * op.layout.width + begin), n, pixels);
   for (int64_t i = 0; i < n; ++i) {
     const int32_t green = green_of(pixels[i]);
@@ -265,7 +266,7 @@ void to_yuv_tile(const RgbToYuv& op, int64_t row, int64_t begin, int64_t n) {
   // One column to the left of the tile takes part in its chroma.
   const int64_t left = begin > 0 && layout.shift_x == 1 ? 1 : 0;
   Tile<T> tile, narrowed;
-  alignas(64) T sums[2][kPad + kTile + kPad];
+  alignas(64) T sums[2][kPad + kTile<T> + kPad];
   T *red = sums[0] + kPad, *blue = sums[1] + kPad;
   for (int k = 0; k < rows.count; ++k) {
     const int64_t luma_row = rows.first + k;
@@ -294,9 +295,9 @@ void to_yuv_tile(const RgbToYuv& op, int64_t row, int64_t begin, int64_t n) {
 template <class Sample, class T>
 void to_yuv_rows(const RgbToYuv& op, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
-    for (int64_t x = 0; x < op.layout.width; x += kTile) {
+    for (int64_t x = 0; x < op.layout.width; x += kTile<T>) {
       const int64_t left = op.layout.width - x;
-      to_yuv_tile<Sample, T>(op, row, x, left < kTile ? left : kTile);
+      to_yuv_tile<Sample, T>(op, row, x, left < kTile<T> ? left : kTile<T>);
     }
   }
 }

@@ -13,13 +13,8 @@
 namespace fastvid::cpu::FASTVID_ISA {
 namespace {
 
-// Rounds half to even; |x| must be below 2^22. A library call would not vectorise everywhere.
-inline int32_t round_to_int(float x) {
-  const float shifted = x + 12582912.0f;  // 1.5 * 2^23: the integer lands in the low mantissa bits
-  int32_t bits;
-  std::memcpy(&bits, &shifted, sizeof(bits));
-  return bits - 0x4B400000;
-}
+// Rounds half to even; |x| must be below 2^31.
+inline int32_t round_to_int(float x) { return __builtin_irintf(x); }
 
 inline int32_t clamp_int(int32_t x, int32_t top) {
   x = x < 0 ? 0 : x;
