@@ -35,14 +35,15 @@ FASTVID_INLINE float cost_of(const Quad& sums) {
   return cost > 0 ? cost : 0;
 }
 
-// The cost of the patch at `patch` (in a plane of the same pitch) when it lies at `at`.
-FASTVID_INLINE float compare(const float* patch, const Place& at, int64_t pitch) {
+// The cost of a patch, its rows `patch_pitch` apart, when it lies at `at`.
+FASTVID_INLINE float compare(const float* patch, int64_t patch_pitch, const Place& at,
+                             int64_t pitch) {
   Pair pixels[kPairs];
   sample(at, pitch, pixels);
-  Pair sum = pixels[0] - load_rows(patch, patch + pitch), square = sum * sum;
+  Pair sum = pixels[0] - load_rows(patch, patch + patch_pitch), square = sum * sum;
   for (int i = 1; i < kPairs; ++i) {
-    patch += 2 * pitch;
-    const Pair difference = pixels[i] - load_rows(patch, patch + pitch);
+    patch += 2 * patch_pitch;
+    const Pair difference = pixels[i] - load_rows(patch, patch + patch_pitch);
     sum = sum + difference;
     square = square + difference * difference;
   }
@@ -233,7 +234,8 @@ void rest(const Plane& to, Batch& batch) {
     const bool slow = (dx < kStillRange) & (dx > -kStillRange) & (dy < kStillRange) &
                       (dy > -kStillRange) & ((dx != 0) | (dy != 0));
     if (!slow) continue;
-    const float cost = cost_of(measure(batch.patch[i], place(to, n.x[i], n.y[i]), to.pitch));
+    const float cost =
+        compare(batch.patch[i].value, kPatchSize, place(to, n.x[i], n.y[i]), to.pitch);
     const float explained =
         dx * dx * n.hessian[0][i] + 2.0f * (dx * dy * n.hessian[1][i]) + dy * dy * n.hessian[2][i];
     if (explained > cost * kStillShare) continue;
@@ -350,7 +352,7 @@ void propagate_patches(const Level& level, int64_t row, bool first_round) {
       const auto left = static_cast<float>(x), top = static_cast<float>(y);
       const Place at = place(to, left + keep_inside(tries.dx[k], left, to.width),
                              top + keep_inside(tries.dy[k], top, to.height));
-      tries.cost[k] = compare(pixels + x, at, to.pitch);
+      tries.cost[k] = compare(pixels + x, level.from.pitch, at, to.pitch);
     }
     for (int k = 0; k < tries.count; ++k) {
       const int i = tries.patch[k];

@@ -48,12 +48,20 @@ FASTVID_INLINE void add_patch(const Level& level, int64_t at, int64_t x, int64_t
     store(weight + 16 * i, error);
   }
   const int64_t top = most(begin, y), bottom = least(end, y + kPatchSize);
+  const int64_t width = level.flow.width, first = top * width + x;
+  float* weights = level.weights + first;
+  float* sum_dx = level.flow.dx + first;
+  float* sum_dy = level.flow.dy + first;
+  const float* of_row = weight + kPatchSize * (top - y);
   for (int64_t row = top; row < bottom; ++row) {
-    const Eight w = load_eight(weight + 8 * (row - y));
-    const int64_t to = row * level.flow.width + x;
-    add_eight(level.weights + to, w);
-    add_eight(level.flow.dx + to, w * dx);
-    add_eight(level.flow.dy + to, w * dy);
+    const Eight w = load_eight(of_row);
+    add_eight(weights, w);
+    add_eight(sum_dx, w * dx);
+    add_eight(sum_dy, w * dy);
+    of_row += kPatchSize;
+    weights += width;
+    sum_dx += width;
+    sum_dy += width;
   }
 }
 
