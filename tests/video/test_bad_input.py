@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 from fractions import Fraction
 from pathlib import Path
@@ -318,3 +320,19 @@ def test_mutated_files_raise_nothing_foreign(make_clip, seed: int):
                     pass
             except FastvidError:
                 pass
+
+
+def test_damaged_hevc_headers_do_not_hang():
+    # A drawn clip of libx265 at 64x64 with a few bytes changed at random, for which FFmpeg's
+    # frame threads wait for each other.
+    path = Path(__file__).parents[1] / "data" / "damaged_hevc.mp4"
+    code = f"""
+from fastvid.errors import FastvidError
+from fastvid.video import Video
+try:
+    for _ in Video.open({str(path)!r}):
+        pass
+except FastvidError:
+    pass
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -330,3 +330,15 @@ def test_a_few_frames_are_enough(tmp_path: Path, codec: str, count: int):
     back = list(Video.open(tmp_path / "a.mp4"))
     assert [frame.time for frame in back] == [Fraction(n, 10) for n in range(count)]
     assert {frame.duration for frame in back} == {Fraction(1, 10)}
+
+
+def test_damaged_audio_packets_are_left_out_with_a_warning(make_clip, tmp_path: Path):
+    path = make_clip("a.ts", audio="aac", frames=50, audio_seconds=2)
+    data = bytearray(path.read_bytes())
+    # An ADTS header that promises less than itself, which no format but the source's accepts.
+    start = data.index(b"\xff\xf1", len(data) // 2)
+    data[start + 3 : start + 6] = b"\x40\x00\x00"
+    path.write_bytes(data)
+    result = Video.open(path).save(tmp_path / "out.mp4")
+    assert any("damaged packets of track 1" in text for text in result.warnings)
+    assert result.frames_out == 50

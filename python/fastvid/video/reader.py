@@ -133,7 +133,8 @@ class Reader:
         self._stream = self._pick_stream()
         context = self._stream.codec_context
         self._guard.check_size(context.width, context.height)
-        context.thread_type = "AUTO"
+        # FFmpeg's frame threads for HEVC can wait for each other for ever on damaged headers.
+        context.thread_type = "SLICE" if context.name == "hevc" else "AUTO"
         context.thread_count = min(_MAX_DECODER_THREADS, context.thread_count or 0)
         self._decoded = self._decode()
         first = next(self._decoded, None)

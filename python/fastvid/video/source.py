@@ -12,7 +12,6 @@ from fastvid.errors import (
     FastvidError,
     InputTypeError,
     MediaError,
-    OutOfMemoryError,
     TruncatedMediaError,
     UnreadableMediaError,
     UnsupportedMediaError,
@@ -125,12 +124,14 @@ def media_errors(path: str, invalid: Callable[[str], MediaError] = not_a_video) 
         raise invalid(path) from error
     except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
         raise UnsupportedMediaError(f"{path}: no decoder for its video ({error})") from error
-    except av.error.MemoryError as error:
-        raise OutOfMemoryError(f"{path}: not enough memory to decode it") from error
+    except (av.error.MemoryError, MemoryError) as error:
+        raise UnreadableMediaError(
+            f"{path}: asks for more memory than there is", hint="the file may be damaged"
+        ) from error
     except (av.error.FFmpegError, OSError) as error:
         reason = error.strerror or str(error)
         raise UnreadableMediaError(f"{path}: cannot be read: {reason}") from error
-    except (ValueError, LookupError, RuntimeError, MemoryError) as error:
+    except (ValueError, LookupError, RuntimeError) as error:
         raise UnreadableMediaError(f"{path}: cannot be read: {error}") from error
 
 

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastvid.errors import OutputError
 from fastvid.video.source import media_errors, open_container
@@ -73,6 +73,7 @@ class TrackCopier:
         self._output = output
         self.copied = {"audio": 0, "subtitle": 0}
         self.warnings: list[str] = []
+        self._refused: Counter[int] = Counter()
         self._streams: dict[int, Stream] = {}
         self._container: InputContainer = open_container(path)
         try:
@@ -100,12 +101,17 @@ class TrackCopier:
             self._output.set_chapters(self._container.chapters())
 
     def _add_stream(self, stream: Stream) -> Stream:
-        context = stream.codec_context
+        context: Any = stream.codec_context
+        argument = "audio" if stream.type == "audio" else "subtitles"
+        if stream.type == "audio" and context is not None and not context.sample_rate:
+            raise OutputError(
+                f"audio track {stream.index}: its sample rate is unknown, it may be damaged",
+                hint='pass audio="drop" to leave it out',
+            )
         name = context.name if context is not None else "unknown"
         try:
             copy = self._output.add_stream_from_template(stream)
         except Exception as error:
-            argument = "audio" if stream.type == "audio" else "subtitles"
             raise OutputError(
                 f"{stream.type} track {stream.index}: a {self._output.format.name} file cannot "
                 f"hold {name}",
@@ -131,7 +137,7 @@ class TrackCopier:
                 yield last, packet
 
     def advance(self, time: Fraction | None) -> None:
-        """Writes all packets due up to `time` in seconds; None writes the rest."""
+        """Writes all packets due up to `time` in seconds; None is the rest."""
         while self._held is not None and (time is None or self._held[0] <= time):
             packet = self._held[1]
             shift = round(self._start / Fraction(packet.time_base))
@@ -139,9 +145,26 @@ class TrackCopier:
                 packet.pts -= shift
             if packet.dts is not None:
                 packet.dts -= shift
-            packet.stream = self._streams[packet.stream_index]
-            self._output.mux(packet)
+            self._mux(packet)
             self._held = next(self._packets, None)
+
+    def _mux(self, packet: Packet[Stream]) -> None:
+        import av
+
+        index = packet.stream_index
+        packet.stream = self._streams[index]
+        try:
+            self._output.mux(packet)
+        except (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError):
+            # The format refuses this one packet: its data or its time stamp is damaged.
+            self._refused[index] += 1
+
+    def finish(self) -> None:
+        """Writes what is left and closes the source."""
+        self.advance(None)
+        self.close()
+        for index, count in self._refused.items():
+            self.warnings.append(f"{count} damaged packets of track {index} were left out")
 
     def close(self) -> None:
         """Closes the source."""

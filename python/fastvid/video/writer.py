@@ -237,7 +237,6 @@ class FileWriter:
                     subtitles=options.subtitles,
                 )
                 self.copied = self._tracks.copied
-                self.warnings += self._tracks.warnings
             try:
                 self._output.start_encoding()
             except Exception as error:
@@ -368,8 +367,8 @@ class FileWriter:
             self._mux(rest)
             self._finish_last()
             if self._tracks is not None:
-                self._tracks.advance(None)
-                self._tracks.close()
+                self._tracks.finish()
+                self.warnings += self._tracks.warnings
             if self._output is not None:
                 self._output.close()
         if self._rounded:
