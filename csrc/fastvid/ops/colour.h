@@ -17,8 +17,9 @@
 // rounded half to even, once. A 10-bit sample above 1023 counts as 1023. R = G = B wherever
 // U = V = 2^(d-1), and the other way round.
 //
-// The arithmetic is single precision without fused multiply-add, in one fixed order, and chroma is
-// resampled exactly: every instruction set, thread count and CUDA give the same bits.
+// The arithmetic is single precision without fused multiply-add, in one fixed order, and the chroma
+// of integer pictures is resampled exactly: every instruction set, thread count and CUDA give the
+// same bits.
 #pragma once
 
 #include "fastvid/core/executor.h"
