@@ -21,15 +21,36 @@ constexpr int kMaxThreads = 256;
 // op.
 constexpr int kSpins = 2000;
 
-struct Job {
-  void (*task)(void*, size_t);
-  void* context;
-  size_t count;
-  std::atomic<size_t> next{0};
-
-  void work() {
-    for (size_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) task(context, i);
+// One run: the tasks [0, count) in equal parts, one per thread.
+class Job {
+ public:
+  Job(void (*task)(void*, size_t), void* context, size_t count, int threads)
+      : task_(task), context_(context), parts_(static_cast<size_t>(threads)) {
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      parts_[i].next = count * i / parts_.size();
+      parts_[i].end = count * (i + 1) / parts_.size();
+    }
   }
+
+  // Does the tasks of one part in order, then helps with the others. Neighbouring tasks read
+  // neighbouring memory, so each thread stays among its own.
+  void work(size_t own) {
+    for (size_t k = 0; k < parts_.size(); ++k) {
+      Part& part = parts_[(own + k) % parts_.size()];
+      for (size_t i = part.next.fetch_add(1); i < part.end; i = part.next.fetch_add(1)) {
+        task_(context_, i);
+      }
+    }
+  }
+
+ private:
+  struct alignas(64) Part {
+    std::atomic<size_t> next{0};
+    size_t end = 0;
+  };
+  void (*task_)(void*, size_t);
+  void* context_;
+  std::vector<Part> parts_;
 };
 
 void pause() {
@@ -42,24 +63,31 @@ void pause() {
 class Pool {
  public:
   explicit Pool(int threads) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { loop(); });
+    for (int i = 1; i < threads; ++i) {
+      workers_.emplace_back([this, i] { loop(static_cast<size_t>(i)); });
+    }
   }
 
-  void run(Job& job) {
+  void run(size_t count, void (*task)(void*, size_t), void* context) {
     std::unique_lock<std::mutex> owner(busy_, std::try_to_lock);
     // A forked child has the pool's memory but none of its threads.
     if (!owner.owns_lock() || workers_.empty() || getpid() != pid_) {
-      job.work();
+      for (size_t i = 0; i < count; ++i) task(context, i);
       return;
     }
+    Job job(task, context, count, static_cast<int>(workers_.size()) + 1);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       job_ = &job;
-      active_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
       generation_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
-    job.work();
+    job.work(0);
+    // No work is left: wait for the threads that took part, not for those that never woke up.
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = nullptr;
+    }
     for (int spin = 0; active_.load(std::memory_order_acquire) != 0; ++spin) {
       if (spin < kSpins) {
         pause();
@@ -71,20 +99,23 @@ class Pool {
   }
 
  private:
-  void loop() {
+  void loop(size_t index) {
     uint64_t seen = 0;
     for (;;) {
-      int spin = 0;
-      while (generation_.load(std::memory_order_acquire) == seen) {
-        if (++spin < kSpins) {
-          pause();
-          continue;
-        }
-        std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
+      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_relaxed) == seen;
+           ++spin) {
+        pause();
       }
-      seen = generation_.load(std::memory_order_acquire);
-      job_->work();
+      Job* job = nullptr;
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
+        seen = generation_.load(std::memory_order_relaxed);
+        job = job_;
+        if (job != nullptr) active_.fetch_add(1, std::memory_order_relaxed);
+      }
+      if (job == nullptr) continue;
+      job->work(index);
       if (active_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
         std::lock_guard<std::mutex> lock(mutex_);
         done_.notify_one();
@@ -105,8 +136,7 @@ class PoolExecutor final : public Executor {
  public:
   explicit PoolExecutor(int threads) : pool_(new Pool(threads)) {}
   void run(size_t count, void (*task)(void*, size_t), void* context) const override {
-    Job job{task, context, count};
-    pool_->run(job);
+    pool_->run(count, task, context);
   }
 
  private:
