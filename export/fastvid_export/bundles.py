@@ -114,5 +114,6 @@ def _manifest(
         },
         "graphs": {name: graph.manifest() for name, graph in graphs.items()},
         "credits": list(plan.credits),
-        "quality": [asdict(figure) for figure in quality],
+        # A figure without a unit leaves the key out.
+        "quality": [{k: v for k, v in asdict(q).items() if v != ""} for q in quality],
     }
