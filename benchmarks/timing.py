@@ -1,5 +1,8 @@
 """What every benchmark here uses: interleaved timing, the environment, results as JSON.
 
+On a machine with other work to do, `chrt -f 10 python ...` keeps that work from being measured; the
+results say whether it was used.
+
 Functions are compared within one run: each round calls every function, so that a slower minute of
 the machine hits all of them. Before the timed calls of a round each function is called once
 untimed, so that it finds its own data in the caches and the threads of the one before asleep.
@@ -75,6 +78,7 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "load_before": round(os.getloadavg()[0], 1),
+        "real_time_priority": os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR),
         "instruction_set": _core.cpu_isa(),
         "default_threads": _core.default_threads(),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
