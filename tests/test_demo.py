@@ -256,6 +256,6 @@ def test_demo_sizes_are_checked(text: str) -> None:
     reason="the trained models are not installed",
 )
 def test_trained_models_beat_their_peers_in_the_demo(tmp_path: Path) -> None:
-    result = demo.run(tmp_path / "d.mp4", size=(320, 192), seconds=0.2, device="cpu")
+    result = demo.run(tmp_path / "d.mp4", seconds=0.15, device="cpu")
     for task, figures in result.psnr.items():
         assert figures["fastvid"] > figures["peer"] + 0.5, task
