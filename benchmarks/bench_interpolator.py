@@ -12,12 +12,12 @@ import argparse
 
 import cv2
 import numpy as np
-
 import timing
+from quality_interpolator import Dis
+
 from fastvid import Interpolator
 from fastvid.metrics import psnr
 from fastvid.scene import Scene
-from quality_interpolator import Dis
 
 
 def main() -> None:

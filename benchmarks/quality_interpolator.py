@@ -2,10 +2,10 @@
 
     python benchmarks/quality_interpolator.py --data DATA [--triplets FOLDER ...] [--out FILE]
 
-`DATA/clips` gives consecutive frames (s, s+1, s+2) of clips no model was trained on, and of the last
-part, kept aside, of clips one was. A `--triplets` folder holds sub-folders with three images each, in
-order of time; files named 00000 and 00001 beside a `frame10i11` truth (Middlebury) sort the same way.
-PSNR is over RGB, averaged over the triplets of a set, then over the sets.
+`DATA/clips` gives consecutive frames (s, s+1, s+2) of clips no model was trained on, and of the
+last part, kept aside, of clips one was. A `--triplets` folder holds sub-folders with three images
+each, whose names sort in order of time. PSNR is over RGB, averaged over the triplets of a set, then
+over the sets.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-
 import timing
+
 from fastvid import Interpolator, Video
 from fastvid.metrics import psnr
 

@@ -1,0 +1,276 @@
+"""Writes docs/benchmarks.md, and the summary in README.md, from the files in benchmarks/results.
+
+    python benchmarks/report.py [--check]
+
+`--check` writes nothing and fails where a page is not what the results say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import timing
+
+README = timing.ROOT / "README.md"
+PAGE = timing.ROOT / "docs" / "benchmarks.md"
+_BLOCK = re.compile(r"(<!-- report:summary -->\n).*?(<!-- /report -->)", re.DOTALL)
+
+
+def load(name: str) -> Any:
+    return json.loads((timing.RESULTS / f"{name}.json").read_text())
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+
+
+def ms(entry: dict[str, float]) -> str:
+    return f"{entry['median_ms']:.2f}"
+
+
+def times(entries: dict[str, dict[str, float]], base: str) -> str:
+    own = entries[base]["median_ms"]
+    rows = [
+        (name, ms(e), f"{e['min_ms']:.2f}", f"{e['p90_ms']:.2f}", f"{e['median_ms'] / own:.2f}x")
+        for name, e in entries.items()
+    ]
+    return table(["", "median ms", "min ms", "p90 ms", f"of {base}"], rows)
+
+
+def source(result: dict[str, Any]) -> str:
+    e = result["environment"]
+    versions = ", ".join(f"{k} {v}" for k, v in e["versions"].items())
+    priority = ", real-time priority" if e.get("real_time_priority") else ""
+    return (
+        f"`{e['command']}` on {e['cpu']}, {e['cores']} cores, {e['instruction_set']}{priority}, "
+        f"load before {e['load_before']}; {versions}.\n"
+    )
+
+
+def interpolation_quality() -> str:
+    result = load("quality_interpolator")
+    figures = ("average", "dis_medium", "fastvid")
+    rows = [
+        (
+            name,
+            s["triplets"],
+            "never seen" if s["unseen"] else "held-back part",
+            *(f"{s[k]:.2f}" for k in figures),
+        )
+        for name, s in result["sets"].items()
+    ]
+    rows += [
+        (f"**mean, {group.replace('_', ' ')}**", "", "", *(f"**{mean[k]:.2f}**" for k in figures))
+        for group, mean in result["mean"].items()
+    ]
+    header = ["clip / stride", "triplets", "clip", "averaging", "DIS medium", "fastvid"]
+    return (
+        "PSNR over RGB of the middle frame, dB. Stride 2 leaves out every second frame, which "
+        "doubles the motion.\n\n" + table(header, rows) + "\n" + source(result)
+    )
+
+
+def interpolation_time() -> str:
+    result = load("interpolator")
+    psnr = ", ".join(f"{k} {v:.2f}" for k, v in result["psnr"].items())
+    return (
+        f"One middle frame at {result['size'][0]}x{result['size'][1]}, frames in to frame out, "
+        f"{result['threads']} threads. PSNR on the drawn scene that is timed, dB: {psnr}.\n\n"
+        + times(result["time"], "fastvid")
+        + "\n"
+        + source(result)
+    )
+
+
+def bundle_quality(name: str) -> str:
+    path = timing.ROOT / "python" / "fastvid" / "models" / name / "bundle.json"
+    entries = json.loads(path.read_text())["quality"]
+    rows = [(q["metric"], q["data"], f"{q['value']:.6g} {q.get('unit', '')}") for q in entries]
+    return "From the bundle, measured when it was made.\n\n" + table(["metric", "on", ""], rows)
+
+
+def upscaling_time() -> str:
+    result = load("upscaler")
+    psnr = ", ".join(f"{k} {v:.2f}" for k, v in result["luma_psnr"].items())
+    width, height = result["size"]
+    return (
+        f"One frame {width}x{height} to {2 * width}x{2 * height}, frame in to frame out, "
+        f"{result['threads']} threads. Luma PSNR on the drawn scene that is timed, dB: {psnr}. "
+        "`fsrcnn_luma` is a net of FSRCNN's shape on luma alone, without colour.\n\n"
+        + times(result["time"], "fastvid")
+        + "\n"
+        + source(result)
+    )
+
+
+def warping() -> str:
+    result = load("warp")
+    return (
+        f"{result['size'][0]}x{result['size'][1]}, 3 channels, float32, {result['threads']} "
+        "threads.\n\n`warp`:\n\n"
+        + times(result["warp"]["time"], "fastvid")
+        + "\n`warp_blend`:\n\n"
+        + times(result["warp_blend"]["time"], "fastvid_uint8")
+        + "\n"
+        + source(result)
+    )
+
+
+def searching() -> str:
+    result = load("inverse_search")
+    rows = [(name, f"{q['psnr_db']:.2f}") for name, q in result["quality"].items()]
+    width, height = result["timed_size"]
+    return (
+        "PSNR of the middle frame by two-sided warping alone, dB:\n\n"
+        + table(["", "dB"], rows)
+        + f"\nProcessor time on one thread, {width}x{height}, both directions:\n\n"
+        + table(
+            ["", "median ms", "min ms"],
+            [
+                (name, f"{e['median_ms']:.2f}", f"{e['min_ms']:.2f}")
+                for name, e in result["processor_time_one_thread"].items()
+            ],
+        )
+        + "\n"
+        + source(result)
+    )
+
+
+def colour() -> str:
+    result = load("colour")
+    parts = [f"{result['size'][0]}x{result['size'][1]}, {result['threads']} threads.\n"]
+    for name, title, base in (
+        ("to_rgb", "YUV 4:2:0 to RGB", "fastvid"),
+        ("to_yuv", "RGB to YUV 4:2:0", "fastvid"),
+        ("luma", "Luma split, and join at twice the size", "luma_to_rgb"),
+    ):
+        parts.append(f"{title}:\n\n{times(result[name]['time'], base)}")
+    return "\n".join(parts) + "\n" + source(result)
+
+
+def pipeline() -> str:
+    overlap, memory = load("pipeline_overlap"), load("pipeline_memory")
+    rows = [
+        (name, part["slowest_alone_fps"], part["fps"]["pipeline"], f"{part['kept']:.0%}")
+        for name, part in ((k, overlap[k]) for k in ("waiting", "computing"))
+    ]
+    peaks = [(f"{k} s", v) for k, v in memory["peak_mib"].items()]
+    return (
+        "Frames per second of a whole file, beside the slowest step alone. A `waiting` stage "
+        "sleeps, as a GPU's would; a `computing` stage takes one core.\n\n"
+        + table(["stage", "slowest step alone", "pipeline", "kept"], rows)
+        + "\n"
+        + source(overlap)
+        + "\nPeak memory by length of the clip:\n\n"
+        + table(["clip", "MiB"], peaks)
+        + "\n"
+        + source(memory)
+    )
+
+
+def startup() -> str:
+    result = load("startup")
+    sizes = [(k, f"{v / 1e6:.1f}") for k, v in result["bytes"].items()]
+    sizes.append(("**total**", f"**{result['total_bytes'] / 1e6:.1f}**"))
+    return (
+        "Whole processes; `python` is the bare interpreter.\n\n"
+        + times(result["time"], "import_fastvid")
+        + "\nInstalled size of `fastvid-sdk[cpu]`, MB:\n\n"
+        + table(["package", "MB"], sizes)
+        + "\n"
+        + source(result)
+    )
+
+
+SECTIONS = {
+    "Interpolation: quality": interpolation_quality,
+    "Interpolation: held-back crops": lambda: bundle_quality("interpolator-fast"),
+    "Interpolation: time": interpolation_time,
+    "Upscaling: quality": lambda: bundle_quality("upscaler-fast-x2"),
+    "Upscaling: time": upscaling_time,
+    "Ops: warping": warping,
+    "Ops: inverse search": searching,
+    "Ops: colour": colour,
+    "Pipeline": pipeline,
+    "Start-up and size": startup,
+}
+
+
+def summary() -> str:
+    interpolator, upscaler, warp = load("interpolator"), load("upscaler"), load("warp")
+    quality = load("quality_interpolator")["mean"]["unseen"]
+    frame, dis = (interpolator["time"][k]["median_ms"] for k in ("fastvid", "dis_medium"))
+    upscaled = upscaler["time"]["fastvid"]["median_ms"]
+    gain = {q["metric"]: q["value"] for q in _pictures("upscaler-fast-x2")}
+    rows = [
+        (
+            "One frame between two, 1280x720",
+            f"{frame:.1f} ms",
+            f"OpenCV DIS medium, warped both ways: {dis:.1f} ms",
+        ),
+        (
+            "Its PSNR on clips never seen",
+            f"{quality['fastvid']:.2f} dB",
+            f"DIS {quality['dis_medium']:.2f}, averaging {quality['average']:.2f}",
+        ),
+        (
+            "One frame 960x540 to 1920x1080",
+            f"{upscaled:.1f} ms",
+            f"FSRCNN's shape, luma only: {upscaler['time']['fsrcnn_luma']['median_ms']:.1f} ms",
+        ),
+        (
+            "Its luma PSNR on held-back photos",
+            f"{gain['luma PSNR']:.2f} dB",
+            f"bicubic {gain['luma PSNR of bicubic']:.2f}",
+        ),
+        (
+            "`warp`, 1280x720, 3 channels",
+            f"{ms(warp['warp']['time']['fastvid'])} ms",
+            "torch {torch}x, onnxruntime GridSample {onnxruntime_grid_sample}x".format(
+                **warp["warp"]["ratio"]
+            ),
+        ),
+        (
+            "`warp_blend` to uint8, 1280x720",
+            f"{ms(warp['warp_blend']['time']['fastvid_uint8'])} ms",
+            f"torch {warp['warp_blend']['ratio']['torch_uint8']}x",
+        ),
+    ]
+    return table(["2 cores", "fastvid", "beside it, same run"], rows)
+
+
+def _pictures(name: str) -> list[dict[str, Any]]:
+    path = timing.ROOT / "python" / "fastvid" / "models" / name / "bundle.json"
+    return [q for q in json.loads(path.read_text())["quality"] if "photo" in q["data"]]
+
+
+def pages() -> dict[Any, str]:
+    head = (
+        "# Benchmarks\n\nMade by `python benchmarks/report.py` from `benchmarks/results`; do not "
+        "edit. Every result names its command, machine, versions and the load it met. Compare "
+        "within a table: the machine is shared, and its speed drifts between runs.\n"
+    )
+    parts = [head, *(f"## {title}\n\n{make()}" for title, make in SECTIONS.items())]
+    block = summary()
+    readme = _BLOCK.sub(lambda m: m[1] + block + m[2], README.read_text())
+    return {PAGE: "\n".join(parts), README: readme}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    for path, text in pages().items():
+        if check and path.read_text() != text:
+            raise SystemExit(f"{path.name} differs from the results: run benchmarks/report.py")
+        if not check:
+            path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
