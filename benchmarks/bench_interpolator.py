@@ -2,7 +2,7 @@
 
     python benchmarks/bench_interpolator.py [--size 1280x720] [--rounds 30]
 
-The peer is two-sided warping by DIS flow (medium), both ways. The answer is checked first: on a drawn
+The peer is two-sided warping by DIS flow (medium). The answer is checked first: on a drawn
 scene with known truth, PSNR of both is measured and reported beside the time.
 """
 
