@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -99,10 +99,8 @@ def models(options: argparse.Namespace) -> int:
         for row in rows:
             print(f"{row['name']}  {row['bytes'] / 1e6:.2f} MB  {row['licence']}")
             print(f"  {row['description']}")
-            for figure in row["quality"]:
-                print(
-                    f"  {figure['metric']} {figure['value']:g} {figure['unit']} on {figure['data']}"
-                )
+            for line in _quality_lines(row["quality"]):
+                print(f"  {line}")
     return 0
 
 
@@ -116,6 +114,20 @@ def doctor(options: argparse.Namespace) -> int:
     elif not options.quiet:
         print(report.to_text())
     return report.exit_status
+
+
+def _quality_lines(figures: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A line per figure, and one for all of a metric that was measured more than twice."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for figure in figures:
+        groups.setdefault((figure["metric"], figure["unit"]), []).append(figure)
+    for (metric, unit), group in groups.items():
+        values = [figure["value"] for figure in group]
+        if len(group) > 2:
+            span = f"{min(values):g} to {max(values):g}"
+            yield f"{metric} {span} {unit} in {len(group)} measurements"
+        else:
+            yield from (f"{metric} {f['value']:g} {unit} on {f['data']}" for f in group)
 
 
 def _model_row(name: str, path: os.PathLike[str], verify: bool) -> dict[str, Any]:
@@ -141,9 +153,14 @@ def _model_row(name: str, path: os.PathLike[str], verify: bool) -> dict[str, Any
 
 
 def _open(options: argparse.Namespace) -> Video:
-    if options.input_fps is None:
-        return Video.open(options.input)
-    return Video.open(options.input, fps=options.input_fps)
+    return Video.open(
+        options.input,
+        fps=options.input_fps,
+        bit_depth=8 if options.to_8bit else None,
+        alpha="drop" if options.drop_alpha else "refuse",
+        strict=options.strict,
+        stream=options.stream,
+    )
 
 
 def _device(options: argparse.Namespace) -> dict[str, Any]:
@@ -154,7 +171,9 @@ def _save(options: argparse.Namespace, video: Video, steps: Sequence[tuple[Model
     source = video.info
     for _, stage in steps:
         video = video.through(stage)
-    output = options.output or default_output(options.input, video, source.size)
+    output = options.output
+    if output is None:
+        output = default_output(options.input, video, source.size)
     chosen = {
         name: getattr(options, name)
         for name in ("codec", "quality", "effort")

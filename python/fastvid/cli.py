@@ -30,6 +30,18 @@ exit codes:
   7 output         8 cancelled       130 Ctrl-C    143 SIGTERM
 """
 
+_OPTIONS = {
+    "overwrite=True": "--overwrite",
+    "bit_depth=8": "--to-8bit",
+    'alpha="drop"': "--drop-alpha",
+    'audio="drop"': "--no-audio",
+    'subtitles="drop"': "--no-subtitles",
+    "device='cpu'": "--device cpu",
+    "device='cuda'": "--device cuda",
+    "backend='onnxruntime'": "--backend onnxruntime",
+}
+"""The command line's spelling of what hints say in Python's."""
+
 
 class _UsageError(FastvidError):
     exit_code = EXIT_USAGE
@@ -169,6 +181,12 @@ def _file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input-fps", metavar="RATE", help="frame rate of images and of files that state none"
     )
+    parser.add_argument(
+        "--stream", type=int, metavar="N", help="video stream (default the largest)"
+    )
+    parser.add_argument("--strict", action="store_true", help="refuse cut or damaged input")
+    parser.add_argument("--to-8bit", action="store_true", help="round SDR of more than 8 bits to 8")
+    parser.add_argument("--drop-alpha", action="store_true", help="ignore transparency")
     parser.add_argument("--codec", choices=("h264", "hevc", "av1", "lossless"), help="video codec")
     parser.add_argument("--quality", type=int, metavar="0-100", help="picture quality (default 75)")
     parser.add_argument("--effort", choices=("fast", "medium", "slow"), help="encoding effort")
@@ -271,8 +289,9 @@ def _failed(error: FastvidError, code: int, as_json: bool, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
-    # Python's spelling of an option becomes the command line's.
-    hint = error.hint.replace("overwrite=True", "--overwrite")
+    hint = error.hint
+    for python, option in _OPTIONS.items():
+        hint = hint.replace(python, option)
     if as_json:
         kind = "UsageError" if isinstance(error, _UsageError) else type(error).__name__
         body = {"type": kind, "message": error.message, "hint": hint, "exit_code": code}
