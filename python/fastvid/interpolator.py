@@ -20,7 +20,7 @@ from fastvid.errors import InputError, InputTypeError
 from fastvid.video.types import Stage
 
 if TYPE_CHECKING:
-    from fastvid.backends import Session
+    from fastvid.backends import Report, Session
     from fastvid.video import Video
 
 MAX_FACTOR = 64
@@ -174,7 +174,7 @@ class Interpolator:
             rule, self._pair, self._bundle.size_rule, self.cancel, scene_cuts=scene_cuts
         )
 
-    def report(self) -> Any:
+    def report(self) -> Report:
         """Which backend, device and provider run each graph, and why."""
         return self._model.report()
 

@@ -18,6 +18,7 @@ from fastvid.errors import InputError, InputTypeError
 from fastvid.video.types import Frame, VideoInfo
 
 if TYPE_CHECKING:
+    from fastvid.backends import Report
     from fastvid.video import Video
 
 STRIP_PIXELS = 4096 * 2304
@@ -125,7 +126,7 @@ class Upscaler:
         for frame in frames:
             yield replace(frame, image=self._upscale(frame.image))
 
-    def report(self) -> Any:
+    def report(self) -> Report:
         """Which backend, device and provider run each graph, and why."""
         return self._model.report()
 
