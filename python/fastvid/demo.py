@@ -24,7 +24,7 @@ import numpy as np
 from fastvid._frames import FrameArray
 from fastvid._resample import resize_bicubic
 from fastvid._sheet import sheet, write_png
-from fastvid.errors import InputError, InputTypeError
+from fastvid.errors import InputError, InputTypeError, OutputError
 from fastvid.interpolator import Interpolator
 from fastvid.metrics import psnr
 from fastvid.scene import Scene
@@ -144,7 +144,7 @@ def run(
     if not 0.1 <= seconds <= 20:
         raise InputError(f"seconds: argument must be from 0.1 to 20, got {seconds}")
     if picture is not None:
-        Target(picture, overwrite=overwrite).discard()
+        _check_picture(picture, overwrite)
     say = log or (lambda line: None)
     with Interpolator(interpolator, **device) as between, Upscaler(upscaler, **device) as larger:
         comparison = _Comparison(Scene(*size, seed=seed), round(seconds * FPS / 2), between, larger)
@@ -284,3 +284,11 @@ def _check_size(size: tuple[int, int]) -> None:
         raise InputError(
             f"size: argument must be WxH, multiples of 4 from 128 to 1920, got {size[0]}x{size[1]}"
         )
+
+
+def _check_picture(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Raises `OutputError` before any work where the picture cannot be written."""
+    target = Target(path, overwrite=overwrite)
+    target.discard()
+    if not target.path.lower().endswith(".png"):
+        raise OutputError(f"{target.path}: picture must be a .png file")
