@@ -200,3 +200,46 @@ def warp_blend(
     second = warp(image1, full[:, 2:], "border")
     out = second + share * (first - second)
     return np.clip(out if residual is None else out + residual, 0, 1)
+
+
+def philox(counters: NDArray[np.uint64], seed: int) -> NDArray[np.uint32]:
+    """Philox4x32-10: counters (n, 4) of 32 bits to words (n, 4)."""
+    mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    c = list(counters.T)
+    keys = [seed & 0xFFFFFFFF, seed >> 32]
+    for _ in range(10):
+        first, second = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
+        c = [
+            (second >> half) ^ c[1] ^ np.uint64(keys[0]),
+            second & mask,
+            (first >> half) ^ c[3] ^ np.uint64(keys[1]),
+            first & mask,
+        ]
+        keys = [(keys[0] + 0x9E3779B9) & 0xFFFFFFFF, (keys[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    return np.stack(c, 1).astype(np.uint32)
+
+
+def randn(count: int, seed: int, stream: int = 0, offset: int = 0) -> Array:
+    first = offset // 4
+    block = np.uint64(first) + np.arange((offset + count + 3) // 4 - first, dtype=np.uint64)
+    counters = np.zeros((len(block), 4), np.uint64)
+    counters[:, 0], counters[:, 1] = block & np.uint64(0xFFFFFFFF), block >> np.uint64(32)
+    counters[:, 2] = stream
+    words = philox(counters, seed).reshape(-1, 2) >> 8
+    radius = np.sqrt(-2 * np.log((words[:, 0] + 1.0) / 2**24))
+    angle = 2 * np.pi * words[:, 1] / 2**24
+    values = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).ravel()
+    return values[offset - 4 * first :][:count]
+
+
+def scheduler_step(
+    matrix: NDArray[np.float64],
+    inputs: list[NDArray[np.float32]],
+    uncond: NDArray[np.float32] | None = None,
+    guidance_scale: float = 1.0,
+) -> Array:
+    """(outputs, *shape)."""
+    given = [x.astype(np.float64) for x in inputs]
+    if uncond is not None:
+        given[0] = uncond + guidance_scale * (given[0] - uncond)
+    return np.tensordot(matrix, np.stack(given), 1)

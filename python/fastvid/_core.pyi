@@ -53,6 +53,21 @@ def rgb_to_luma(
     frames: Any, out_luma: Any, out_chroma: Any, threads: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 def luma_to_rgb(luma: Any, chroma: Any, out: Any, threads: int) -> NDArray[np.uint8]: ...
+def randn(
+    shape: tuple[int, ...], seed: int, stream: int, offset: int, out: Any, threads: int
+) -> NDArray[np.float32]: ...
+def scheduler_step(
+    matrix: NDArray[np.float32],
+    inputs: tuple[Any, ...],
+    uncond: Any,
+    guidance_scale: float,
+    noise_scale: NDArray[np.float32] | None,
+    seed: int,
+    stream: int,
+    offset: int,
+    out: tuple[Any, ...],
+    threads: int,
+) -> tuple[Any, ...]: ...
 def warp(image: Any, flow: Any, zeros: bool, out: Any, threads: int) -> NDArray[np.float32]: ...
 def warp_blend(
     image0: Any,

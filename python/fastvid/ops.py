@@ -5,9 +5,9 @@ CuPy tensors; then all arrays must be on one device, `out` must be given, and th
 stream that `out` names without waiting for it.
 
 Arrays must be C-contiguous. `out` receives the result and is returned; it must be writable and
-share no memory with an input. `threads` is the number of threads, the caller's included; None is
-`FASTVID_NUM_THREADS` or, without it, the processors this process may run on. The result does not
-depend on it.
+share no memory with an input, unless the op says otherwise. `threads` is the number of threads, the
+caller's included; None is `FASTVID_NUM_THREADS` or, without it, the processors this process may run
+on. The result does not depend on it.
 
 Every op raises InputTypeError for an argument of the wrong type or dtype and InputError for one of
 the wrong shape, layout or value, before it writes anything; NoDeviceError for a CUDA array where
@@ -22,22 +22,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvid import _core
-from fastvid.errors import InputError, InputTypeError
+from fastvid._noise import randn, scheduler_step
+from fastvid._op_checks import choice, integer, outputs, threads_of
 
 __all__ = [
     "downscale",
     "inverse_search",
     "luma_to_rgb",
     "planar_to_rgb",
+    "randn",
     "rgb_to_luma",
     "rgb_to_planar",
     "rgb_to_yuv",
+    "scheduler_step",
     "warp",
     "warp_blend",
     "yuv_to_rgb",
 ]
-
-_MAX_THREADS = 256
 
 
 def rgb_to_planar(
@@ -59,7 +60,7 @@ def rgb_to_planar(
         InputTypeError: An argument has the wrong type or dtype.
         InputError: An argument has the wrong shape, layout or value.
     """
-    return _core.rgb_to_planar(frames, out, _threads("rgb_to_planar", threads))
+    return _core.rgb_to_planar(frames, out, threads_of("rgb_to_planar", threads))
 
 
 def planar_to_rgb(
@@ -81,7 +82,7 @@ def planar_to_rgb(
         InputTypeError: An argument has the wrong type or dtype.
         InputError: An argument has the wrong shape, layout or value.
     """
-    return _core.planar_to_rgb(x, out, _threads("planar_to_rgb", threads))
+    return _core.planar_to_rgb(x, out, threads_of("planar_to_rgb", threads))
 
 
 def warp(
@@ -113,8 +114,8 @@ def warp(
         InputTypeError: An argument has the wrong type or dtype.
         InputError: An argument has the wrong shape, layout or value.
     """
-    zeros = _choice("warp", "padding", padding, ("border", "zeros")) == "zeros"
-    return _core.warp(image, flow, zeros, out, _threads("warp", threads))
+    zeros = choice("warp", "padding", padding, ("border", "zeros")) == "zeros"
+    return _core.warp(image, flow, zeros, out, threads_of("warp", threads))
 
 
 def warp_blend(
@@ -153,7 +154,7 @@ def warp_blend(
         InputTypeError: An argument has the wrong type or dtype.
         InputError: An argument has the wrong shape, layout or value.
     """
-    dtype = _choice("warp_blend", "out_dtype", out_dtype, ("float32", "uint8"))
+    dtype = choice("warp_blend", "out_dtype", out_dtype, ("float32", "uint8"))
     return _core.warp_blend(
         image0,
         image1,
@@ -162,7 +163,7 @@ def warp_blend(
         residual,
         out,
         dtype == "uint8",
-        _threads("warp_blend", threads),
+        threads_of("warp_blend", threads),
     )
 
 
@@ -186,8 +187,8 @@ def downscale(
         InputTypeError: An argument has the wrong type or dtype.
         InputError: An argument has the wrong shape, layout or value.
     """
-    _integer("downscale", "factor", factor, 2, 8)
-    return _core.downscale(x, factor, out, _threads("downscale", threads))
+    integer("downscale", "factor", factor, 2, 8)
+    return _core.downscale(x, factor, out, threads_of("downscale", threads))
 
 
 def inverse_search(
@@ -227,10 +228,10 @@ def inverse_search(
         InputError: An argument has the wrong shape, layout or value.
     """
     op = "inverse_search"
-    _integer(op, "iterations", iterations, 1, 64)
-    _integer(op, "stride", stride, 1, 8)
-    _integer(op, "finest", finest, 0, 2)
-    flow01, flow10 = _outputs(op, out, 2)
+    integer(op, "iterations", iterations, 1, 64)
+    integer(op, "stride", stride, 1, 8)
+    integer(op, "finest", finest, 0, 2)
+    flow01, flow10 = outputs(op, out, 2)
     forward, backward = _core.inverse_search(
         luma0,
         luma1,
@@ -240,7 +241,7 @@ def inverse_search(
         stride,
         finest,
         bool(bidirectional),
-        _threads(op, threads),
+        threads_of(op, threads),
     )
     return forward, backward
 
@@ -300,7 +301,7 @@ def yuv_to_rgb(
         chroma_location,
         layout,
         out,
-        _threads("yuv_to_rgb", threads),
+        threads_of("yuv_to_rgb", threads),
     )
 
 
@@ -344,7 +345,7 @@ def rgb_to_yuv(
         InputError: An argument has the wrong shape, layout or value.
     """
     op = "rgb_to_yuv"
-    out_y, out_u, out_v = _outputs(op, out, 3)
+    out_y, out_u, out_v = outputs(op, out, 3)
     return _core.rgb_to_yuv(
         rgb,
         matrix,
@@ -355,7 +356,7 @@ def rgb_to_yuv(
         out_y,
         out_u,
         out_v,
-        _threads(op, threads),
+        threads_of(op, threads),
     )
 
 
@@ -384,8 +385,8 @@ def rgb_to_luma(
         InputError: An argument has the wrong shape, layout or value.
     """
     op = "rgb_to_luma"
-    out_luma, out_chroma = _outputs(op, out, 2)
-    return _core.rgb_to_luma(frames, out_luma, out_chroma, _threads(op, threads))
+    out_luma, out_chroma = outputs(op, out, 2)
+    return _core.rgb_to_luma(frames, out_luma, out_chroma, threads_of(op, threads))
 
 
 def luma_to_rgb(
@@ -413,41 +414,4 @@ def luma_to_rgb(
         InputTypeError: An argument has the wrong type or dtype.
         InputError: An argument has the wrong shape, layout or value.
     """
-    return _core.luma_to_rgb(luma, chroma, out, _threads("luma_to_rgb", threads))
-
-
-def _threads(op: str, threads: int | None) -> int:
-    if threads is None:
-        return 0
-    if isinstance(threads, bool) or not isinstance(threads, int):
-        raise InputTypeError(f"{op}: threads must be an int or None, got {type(threads).__name__}")
-    if not 1 <= threads <= _MAX_THREADS:
-        raise InputError(f"{op}: threads must be from 1 to {_MAX_THREADS}, got {threads}")
-    return threads
-
-
-def _choice(op: str, name: str, value: str, allowed: tuple[str, ...]) -> str:
-    if not isinstance(value, str):
-        raise InputTypeError(f"{op}: {name} must be a str, got {type(value).__name__}")
-    if value not in allowed:
-        raise InputError(f"{op}: {name} must be one of {', '.join(allowed)}, got {value!r}")
-    return value
-
-
-def _integer(op: str, name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InputTypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
-    if not low <= value <= high:
-        raise InputError(f"{op}: {name} must be from {low} to {high}, got {value}")
-
-
-def _outputs(op: str, out: Any, count: int) -> tuple[Any, ...]:
-    if out is None:
-        return (None,) * count
-    if not isinstance(out, tuple):
-        raise InputTypeError(
-            f"{op}: out must be a tuple of {count} arrays or None, got {type(out).__name__}"
-        )
-    if len(out) != count:
-        raise InputError(f"{op}: out must be a tuple of {count} arrays, got {len(out)}")
-    return out
+    return _core.luma_to_rgb(luma, chroma, out, threads_of("luma_to_rgb", threads))
