@@ -1,4 +1,4 @@
-"""How the upscaler trains: luma pairs from photos and clips, Charbonnier, then PSNR itself."""
+"""How the upscaler trains: luma pairs from photos and clips, Charbonnier loss."""
 
 from __future__ import annotations
 
@@ -30,15 +30,12 @@ _LIMITED_RANGE = 219.0 / 255.0
 
 @dataclass(frozen=True)
 class UpscalingData:
-    """What a batch is made of, and which loss it meets."""
+    """What a batch is made of."""
 
     patch: int = 48
     """Side of the low-resolution crops, even."""
     batch: int = 16
     """Crops per step."""
-    psnr_from: float = 0.6
-    """Share of the run after which the loss is the mean PSNR of the crops, negated, instead of
-    Charbonnier."""
 
 
 class UpscalerTask:
@@ -48,7 +45,7 @@ class UpscalerTask:
 
     Args:
         options: Shape of the network.
-        settings: Sampling and loss.
+        settings: Sampling.
         data: Folder of material, see `material`.
         cache: Folder for prepared material.
     """
@@ -105,16 +102,11 @@ class UpscalerTask:
     def loss(
         self, model: nn.Module, batch: Batch, progress: float
     ) -> tuple[Tensor, dict[str, float]]:
-        """Charbonnier first, PSNR at the end. A squared error would serve the worst crops only."""
+        """Charbonnier; squared error and PSNR at the end of a run were tried and gained nothing."""
         high = batch["high"].float() / 255.0
         prediction = model(batch["low"].float() / 255.0).float()
-        squared = (prediction - high).square().mean((1, 2, 3))
-        crops_psnr = -10.0 * torch.log10(squared + 1e-6)
-        figures = {"psnr": float(crops_psnr.detach().mean())}
-        if progress < self.settings.psnr_from:
-            return charbonnier(prediction, high), figures
-        # Scaled so that its gradient is about as large as Charbonnier's was.
-        return -crops_psnr.mean() / 400.0, figures
+        squared = (prediction.detach() - high).square().mean()
+        return charbonnier(prediction, high), {"psnr": -10.0 * float(torch.log10(squared + 1e-9))}
 
     def validate(self, model: nn.Module, samples: Path, step: int) -> dict[str, float]:
         """See `validate` below."""
