@@ -33,12 +33,19 @@ _NOT_A_FILE = (
 )
 
 
-def file_path(path: object, what: str = "path") -> str:
+def file_path(
+    path: object, what: str = "path", unusable: type[FastvidError] = UnreadableMediaError
+) -> str:
     """`path` as text.
+
+    Args:
+        path: What the caller gave.
+        what: What messages start with.
+        unusable: The error for a path that names nothing.
 
     Raises:
         InputTypeError: It is neither text nor an `os.PathLike`.
-        UnreadableMediaError: It is empty or contains a NUL character.
+        FastvidError: `unusable`: it is empty or contains a NUL character.
     """
     if isinstance(path, (bytes, bytearray)) or not isinstance(path, (str, os.PathLike)):
         raise InputTypeError(f"{what}: must be str or os.PathLike, got {type(path).__name__}")
@@ -46,7 +53,7 @@ def file_path(path: object, what: str = "path") -> str:
     if not isinstance(text, str):
         raise InputTypeError(f"{what}: must be str or os.PathLike, got one of bytes")
     if not text or "\0" in text:
-        raise UnreadableMediaError(f"{what}: must name a file, got {text!r}")
+        raise unusable(f"{what}: must name a file, got {text!r}")
     return text
 
 

@@ -55,7 +55,7 @@ class Target:
     """
 
     def __init__(self, path: object, *, source: str | None = None, overwrite: bool = False) -> None:
-        text = file_path(path, "output path")
+        text = file_path(path, "output path", OutputError)
         self.is_folder = text.endswith(("/", os.sep)) or not os.path.splitext(text)[1]
         self.path = text.rstrip("/" + os.sep) or text
         self._overwrite = overwrite
