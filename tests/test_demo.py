@@ -245,6 +245,14 @@ def test_demo_refuses_an_existing_picture_before_work(
     assert [p.name for p in tmp_path.iterdir()] == ["p.png"]
 
 
+def test_demo_refuses_a_picture_that_is_no_png_before_work(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(OutputError, match=r"must be a \.png file"):
+        demo.run(tmp_path / "d.mp4", picture=tmp_path / "p.jpg", device="cpu", **models)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("text", ["640", "640x", "x360", "641x360", "64x64", "4000x2000", "-4x8"])
 def test_demo_sizes_are_checked(text: str) -> None:
     with pytest.raises(InputError, match="multiples of 4"):
