@@ -313,6 +313,13 @@ def test_arguments_are_checked(tmp_path: Path):
         Pipeline().run(_video(), tmp_path / "none" / "a.mp4")
 
 
+@pytest.mark.parametrize("name", ["progress", "cancel"])
+def test_callbacks_are_checked_before_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputTypeError, match=name):
+        _video().save(tmp_path / "a.mp4", **{name: 3})
+    assert list(tmp_path.iterdir()) == []
+
+
 _INTERRUPTED = """
 import sys, time
 import numpy as np

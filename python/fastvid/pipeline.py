@@ -180,6 +180,10 @@ class Pipeline:
         from fastvid.video.target import Target
         from fastvid.video.writer import EncodeOptions, open_writer
 
+        if progress is not None and not callable(progress):
+            raise InputTypeError(f"progress: must be callable, got {type(progress).__name__}")
+        if cancel is not None and not callable(getattr(cancel, "is_set", None)):
+            raise InputTypeError(f"cancel: must have is_set(), got {type(cancel).__name__}")
         options = EncodeOptions(codec, quality, effort, audio, subtitles)
         video = source if isinstance(source, Video) else Video.open(source)
         stages = (*video.stages, *self.stages)

@@ -303,6 +303,20 @@ def test_options_are_checked(make_clip, options: dict[str, object]):
         Video.open(make_clip("a.264", format="h264"), **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "options", [{"strict": "no"}, {"stream": "0"}, {"stream": True}, {"limits": 3}]
+)
+def test_types_of_options_are_checked(make_clip, options: dict[str, object]):
+    with pytest.raises(InputTypeError, match=next(iter(options))):
+        Video.open(make_clip("a.mp4"), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["max_pixels", "max_frames", "max_duration"])
+def test_limits_are_numbers(name: str):
+    with pytest.raises(InputTypeError, match=name):
+        Limits(**{name: "many"})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_mutated_files_raise_nothing_foreign(make_clip, seed: int):
     rng = np.random.default_rng(seed)

@@ -80,17 +80,13 @@ class Video:
             InputError: An argument does not fit.
         """
         name = file_path(path)
-        if bit_depth not in (None, 8):
-            raise InputError(f"bit_depth: must be None or 8, got {bit_depth!r}")
-        if alpha not in ("refuse", "drop"):
-            raise InputError(f"alpha: must be 'refuse' or 'drop', got {alpha!r}")
         options = ReadOptions(
             fps=None if fps is None else frame_rate("fps", fps),
             bit_depth=bit_depth,
             alpha=alpha,
             strict=strict,
             stream=stream,
-            limits=limits or Limits(),
+            limits=Limits() if limits is None else limits,
         )
 
         def open_source() -> Source:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Real
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+from fastvid.errors import InputError, InputTypeError
 
 RgbImage = npt.NDArray[np.uint8]
 """uint8 RGB, (H, W, 3), C-contiguous."""
@@ -127,6 +130,14 @@ class Limits:
     max_duration: float | None = 24 * 3600.0
     """Seconds."""
 
+    def __post_init__(self) -> None:
+        for name in ("max_pixels", "max_frames", "max_duration"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+                raise InputTypeError(
+                    f"{name}: must be a number or None, got {type(value).__name__}"
+                )
+
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
@@ -138,3 +149,15 @@ class ReadOptions:
     strict: bool = False
     stream: int | None = None
     limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.bit_depth not in (None, 8):
+            raise InputError(f"bit_depth: must be None or 8, got {self.bit_depth!r}")
+        if self.alpha not in ("refuse", "drop"):
+            raise InputError(f"alpha: must be 'refuse' or 'drop', got {self.alpha!r}")
+        if not isinstance(self.strict, bool):
+            raise InputTypeError(f"strict: must be bool, got {type(self.strict).__name__}")
+        if isinstance(self.stream, bool) or not isinstance(self.stream, int | None):
+            raise InputTypeError(f"stream: must be int or None, got {type(self.stream).__name__}")
+        if not isinstance(self.limits, Limits):
+            raise InputTypeError(f"limits: must be Limits, got {type(self.limits).__name__}")
