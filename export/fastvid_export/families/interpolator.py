@@ -44,7 +44,7 @@ class InterpolatorFamily:
     def loop(self) -> LoopConfig:
         """The searched flows are a good start, so the rate is low and the warm-up short."""
         return LoopConfig(
-            steps=12_000, lr=4e-4, final_lr=1e-6, warmup=200, weight_decay=1e-4, ema=0.999,
+            steps=15_000, lr=4e-4, final_lr=1e-6, warmup=200, weight_decay=1e-4, ema=0.999,
             validate_every=1_000,
         )  # fmt: skip
 
