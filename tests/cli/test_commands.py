@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from fastvid import _commands
 from fastvid.bundle import shipped
+from fastvid.cli import build_parser
 from fastvid.errors import FastvidError
 from fastvid.video import Video
 
@@ -135,3 +137,19 @@ def test_each_error_class_has_a_documented_exit_code() -> None:
     for kind in public:
         row = next(line for line in page.splitlines() if f"`{kind.__name__}`" in line)
         assert row.startswith(f"| {kind.exit_code} |")
+
+
+def test_page_and_help_name_the_same_options() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    named = set(re.findall(r"(?<![\w-])--[a-z0-9][a-z0-9-]*", page))
+    commands = next(
+        action for action in build_parser()._actions if isinstance(action.choices, dict)
+    ).choices
+    offered = {
+        option
+        for command in commands.values()
+        for action in command._actions
+        for option in action.option_strings
+        if option.startswith("--")
+    }
+    assert named - {"--help"} == offered - {"--help"} - {"--output"}
