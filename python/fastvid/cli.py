@@ -107,19 +107,19 @@ def build_parser() -> argparse.ArgumentParser:
         title="commands", metavar="COMMAND", required=True, parser_class=_Parser
     )
 
-    def add(name: str, text: str, run: Callable[[argparse.Namespace], int]) -> Any:
+    def add(name: str, text: str) -> Any:
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        sub.set_defaults(command=run)
+        sub.set_defaults(command=_command(name))
         return sub
 
-    _upscale_arguments(add("upscale", "Make a video larger.", _upscale))
-    _interpolate_arguments(add("interpolate", "Raise the frame rate of a video.", _interpolate))
-    _run_arguments(add("run", "Interpolate and upscale in one pass over the file.", _run))
-    _demo_arguments(add("demo", "Draw a scene, reduce it, restore it, and measure.", _demo))
-    models = add("models", "List the models that are installed.", _models)
+    _upscale_arguments(add("upscale", "Make a video larger."))
+    _interpolate_arguments(add("interpolate", "Raise the frame rate of a video."))
+    _run_arguments(add("run", "Interpolate and upscale in one pass over the file."))
+    _demo_arguments(add("demo", "Draw a scene, reduce it, restore it, and measure."))
+    models = add("models", "List the models that are installed.")
     models.add_argument("--verify", action="store_true", help="check the sha256 of every file")
     _common_arguments(models)
-    _common_arguments(add("doctor", "Show what runs where on this machine, and why.", _doctor))
+    _common_arguments(add("doctor", "Show what runs where on this machine, and why."))
     return parser
 
 
@@ -226,43 +226,16 @@ def _common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of errors")
 
 
-# Commands import their module when they run: help and usage errors stay instant.
+def _command(name: str) -> Callable[[argparse.Namespace], int]:
+    """The command `name`; its module is imported when it runs, so that help stays instant."""
 
+    def run(options: argparse.Namespace) -> int:
+        from fastvid import _commands
 
-def _upscale(options: argparse.Namespace) -> int:
-    from fastvid import _commands
+        code: int = getattr(_commands, name)(options)
+        return code
 
-    return _commands.upscale(options)
-
-
-def _interpolate(options: argparse.Namespace) -> int:
-    from fastvid import _commands
-
-    return _commands.interpolate(options)
-
-
-def _run(options: argparse.Namespace) -> int:
-    from fastvid import _commands
-
-    return _commands.run(options)
-
-
-def _demo(options: argparse.Namespace) -> int:
-    from fastvid import _commands
-
-    return _commands.demo(options)
-
-
-def _models(options: argparse.Namespace) -> int:
-    from fastvid import _commands
-
-    return _commands.models(options)
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    from fastvid import _commands
-
-    return _commands.doctor(options)
+    return run
 
 
 @contextlib.contextmanager
