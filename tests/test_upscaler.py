@@ -47,6 +47,10 @@ def test_frame_is_scaled_exactly(
     np.testing.assert_array_equal(result, repeated(frame))
 
 
+def test_repr_names_model_and_device(repeat: Upscaler) -> None:
+    assert repr(repeat) == f"<Upscaler {repeat.bundle.name} on cpu>"
+
+
 @pytest.mark.parametrize("padding", ["edge", "reflect"])
 @pytest.mark.parametrize("size", [(1, 1), (7, 9), (16, 8), (30, 33)])
 def test_size_rule_is_met_by_padding_and_cropping(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from fractions import Fraction
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastvid import backends
 from fastvid._frames import FrameArray, check_frame, crop, pad
+from fastvid._model import Model
 from fastvid._rates import frame_rate
 from fastvid._retiming import ConstantRate, Division, Retiming, Timing
 from fastvid.bundle import Bundle, SizeRule
@@ -20,13 +19,13 @@ from fastvid.errors import InputError, InputTypeError
 from fastvid.video.types import Stage
 
 if TYPE_CHECKING:
-    from fastvid.backends import Report, Session
+    from fastvid.backends import Session
     from fastvid.video import Video
 
 MAX_FACTOR = 64
 
 
-class Interpolator:
+class Interpolator(Model):
     """Draws what was between two frames with a trained network.
 
     Args:
@@ -51,22 +50,15 @@ class Interpolator:
         precision: str = "auto",
         threads: int | None = None,
     ) -> None:
-        self._bundle = Bundle.find(model, "interpolator")
-        self._model = backends.open(
-            self._bundle, device=device, backend=backend, precision=precision, threads=threads
+        super().__init__(
+            Bundle.find(model, "interpolator"),
+            device=device,
+            backend=backend,
+            precision=precision,
+            threads=threads,
         )
-        self._motion = self._model.graph("motion")
-        self._between = self._model.graph("between")
-
-    @classmethod
-    def from_pretrained(cls, model: str | os.PathLike[str] = "fast", **options: Any) -> Self:
-        """The same as calling the class: `Interpolator.from_pretrained("fast", threads=2)`."""
-        return cls(model, **options)
-
-    @property
-    def bundle(self) -> Bundle:
-        """The model on disk."""
-        return self._bundle
+        self._motion = self._graph("motion")
+        self._between = self._graph("between")
 
     @overload
     def between(
@@ -173,29 +165,6 @@ class Interpolator:
         return Retiming(
             rule, self._pair, self._bundle.size_rule, self.cancel, scene_cuts=scene_cuts
         )
-
-    def report(self) -> Report:
-        """Which backend, device and provider run each graph, and why."""
-        return self._model.report()
-
-    def cancel(self) -> None:
-        """Stop what runs now in other threads, which then raise `CancelledError`."""
-        self._model.cancel()
-
-    def close(self) -> None:
-        """Free the sessions; calling it again does nothing."""
-        self._model.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _pair(self, frame0: FrameArray, frame1: FrameArray) -> _Pair:
         return _Pair(self._motion, self._between, self._bundle.size_rule, frame0, frame1)

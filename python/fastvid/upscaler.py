@@ -6,19 +6,17 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastvid import backends
 from fastvid._frames import FrameArray, check_frame, crop, pad
+from fastvid._model import Model
 from fastvid.bundle import Bundle, shipped
 from fastvid.errors import InputError, InputTypeError
 from fastvid.video.types import Frame, VideoInfo
 
 if TYPE_CHECKING:
-    from fastvid.backends import Report
     from fastvid.video import Video
 
 STRIP_PIXELS = 4096 * 2304
@@ -27,7 +25,7 @@ STRIP_OVERLAP = 64
 """Least number of rows that a strip sees beyond its own; see `Upscaler`."""
 
 
-class Upscaler:
+class Upscaler(Model):
     """Makes frames larger with a trained network.
 
     Frames of up to 4096x2304 pixels run in one piece. Larger ones run in strips of rows that
@@ -60,27 +58,20 @@ class Upscaler:
         precision: str = "auto",
         threads: int | None = None,
     ) -> None:
-        self._bundle = _find(model, scale)
-        self._scale = scale
-        self._model = backends.open(
-            self._bundle, device=device, backend=backend, precision=precision, threads=threads
+        super().__init__(
+            _find(model, scale),
+            device=device,
+            backend=backend,
+            precision=precision,
+            threads=threads,
         )
-        self._session = self._model.graph("upscale")
-
-    @classmethod
-    def from_pretrained(cls, model: str | os.PathLike[str] = "fast", **options: Any) -> Self:
-        """The same as calling the class: `Upscaler.from_pretrained("fast", scale=2)`."""
-        return cls(model, **options)
+        self._scale = scale
+        self._session = self._graph("upscale")
 
     @property
     def scale(self) -> int:
         """Factor between the sides of the input and of the output."""
         return self._scale
-
-    @property
-    def bundle(self) -> Bundle:
-        """The model on disk."""
-        return self._bundle
 
     def upscale_frame(self, frame: FrameArray) -> FrameArray:
         """Upscale one picture.
@@ -125,29 +116,6 @@ class Upscaler:
         """The upscaled frames, one by one."""
         for frame in frames:
             yield replace(frame, image=self._upscale(frame.image))
-
-    def report(self) -> Report:
-        """Which backend, device and provider run each graph, and why."""
-        return self._model.report()
-
-    def cancel(self) -> None:
-        """Stop what runs now in other threads, which then raise `CancelledError`."""
-        self._model.cancel()
-
-    def close(self) -> None:
-        """Free the sessions; calling it again does nothing."""
-        self._model.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _upscale(self, frame: FrameArray) -> FrameArray:
         height, width = frame.shape[:2]

@@ -1,0 +1,71 @@
+"""What `Interpolator` and `Upscaler` share: a bundle, its sessions, and their end."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from fastvid import backends
+from fastvid.bundle import Bundle
+
+if TYPE_CHECKING:
+    from fastvid.backends import Report, Session
+
+
+class Model:
+    """A bundle whose graphs are loaded on a device.
+
+    Args:
+        bundle: The model on disk.
+        **device: `device`, `backend`, `precision` and `threads`, as `backends.open` takes them.
+
+    Raises:
+        InputError: An argument is none of those there are.
+        ModelError: The bundle cannot be used.
+        DeviceError: Device or backend are not there.
+    """
+
+    def __init__(self, bundle: Bundle, **device: Any) -> None:
+        self._bundle = bundle
+        self._model = backends.open(bundle, **device)
+
+    @classmethod
+    def from_pretrained(cls, model: str | os.PathLike[str] = "fast", **options: Any) -> Self:
+        """The same as calling the class: `X.from_pretrained("fast", threads=2)`."""
+        # The subclasses take a model's name or folder where this class takes the bundle itself.
+        return cls(model, **options)  # type: ignore[arg-type]
+
+    @property
+    def bundle(self) -> Bundle:
+        """The model on disk."""
+        return self._bundle
+
+    def report(self) -> Report:
+        """Which backend, device and provider run each graph, and why."""
+        return self._model.report()
+
+    def cancel(self) -> None:
+        """Stop what runs now in other threads, which then raise `CancelledError`."""
+        self._model.cancel()
+
+    def close(self) -> None:
+        """Free the sessions; calling it again does nothing."""
+        self._model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._bundle.name} on {self.report().device}>"
+
+    def _graph(self, name: str) -> Session:
+        return self._model.graph(name)
