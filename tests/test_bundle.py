@@ -312,6 +312,12 @@ def test_unknown_model_lists_what_is_there(models: Path, name: str) -> None:
     assert len(str(caught.value)) < 400
 
 
+def test_unknown_model_lists_none_of_another_task(models: Path) -> None:
+    with pytest.raises(InputError, match="none is installed") as caught:
+        Bundle.find("nonsuch", "generator")
+    assert "upscaler" not in str(caught.value)
+
+
 def test_model_for_another_task_or_scale_is_refused(models: Path, folder: Path) -> None:
     with pytest.raises(InputError, match="task must be 'interpolator'"):
         Bundle.find(folder, "interpolator")

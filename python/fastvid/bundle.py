@@ -220,8 +220,7 @@ def shipped() -> dict[str, Path]:
 
 
 def _unknown_model(model: str, names: Mapping[str, Path], task: str) -> InputError:
-    fitting = [name for name in names if name.startswith(f"{task}-")] or list(names)
-    known = ", ".join(fitting) or "none is installed"
+    known = ", ".join(name for name in names if name.startswith(f"{task}-")) or "none is installed"
     shown = model if len(model) <= 80 else model[:77] + "..."
     hint = "a folder that holds bundle.json is accepted too"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model):
