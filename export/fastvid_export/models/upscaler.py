@@ -32,7 +32,7 @@ class UpscalerOptions:
 
     channels: int = 32
     """Feature channels, a multiple of 16 so that blocked CPU convolutions waste nothing."""
-    depth: int = 5
+    depth: int = 6
     """Inner convolutions."""
 
 
