@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastvid._version import __version__
 
 if TYPE_CHECKING:
-    from fastvid import errors, ops
+    from fastvid import errors, ops, schedulers
     from fastvid.errors import FastvidError
     from fastvid.interpolator import Interpolator
     from fastvid.pipeline import Pipeline
@@ -28,6 +28,7 @@ __all__ = [
     "__version__",
     "errors",
     "ops",
+    "schedulers",
 ]
 
 _HOMES = {
@@ -42,7 +43,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name in ("errors", "ops"):
+    elif name in ("errors", "ops", "schedulers"):
         value = importlib.import_module(f"fastvid.{name}")
     else:
         raise AttributeError(f"module 'fastvid' has no attribute {name!r}")
