@@ -20,6 +20,7 @@ _MAX_OUTPUTS = 3
 _MAX_ELEMENTS = 2**62
 _MAX_SEED = 2**64 - 1
 _MAX_STREAM = 2**32 - 1
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def randn(
@@ -157,16 +158,14 @@ def _numbers(op: str, name: str, values: ArrayLike) -> NDArray[np.float32]:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputTypeError(f"{op}: {name} must be numbers, got {values!r}") from error
-    with np.errstate(over="ignore"):
-        rounded = array.astype(np.float32)
-    if not np.isfinite(rounded).all():
+    if not all(-_LARGEST <= value <= _LARGEST for value in array.ravel().tolist()):
         raise InputError(f"{op}: {name} must be finite in float32, got {values!r}")
-    return rounded
+    return array.astype(np.float32)
 
 
 def _finite(op: str, name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputTypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
-    if not abs(value) < 1e38:
+    if not abs(value) <= _LARGEST:
         raise InputError(f"{op}: {name} must be finite, got {value}")
     return float(value)
