@@ -153,6 +153,41 @@ def colour() -> str:
     return "\n".join(parts) + "\n" + source(result)
 
 
+def noise() -> str:
+    result = load("randn")
+    shape = tuple(result["shape"])
+    return (
+        f"Shape {shape}, float32, {result['threads']} threads. The bits are equal on every "
+        "instruction set and number of threads.\n\n"
+        + times(result["time"], "fastvid")
+        + "\n"
+        + source(result)
+    )
+
+
+def solvers() -> str:
+    result = load("scheduler_step")
+    rows = [
+        (
+            name,
+            *(ms(run["time"][k]) for k in ("fastvid", "diffusers")),
+            f"{run['ratio']['diffusers']:.2f}x",
+            f"{run['relative_error']['fastvid']:.0e}",
+        )
+        for name, run in result["runs"].items()
+    ]
+    header = ["scheduler", "fastvid ms", "diffusers ms", "ratio", "relative difference"]
+    return (
+        f"Runs of {result['steps']} steps with classifier-free guidance, shape "
+        f"{tuple(result['shape'])}, {result['threads']} threads, beside diffusers "
+        f"{result['diffusers']}. One call on 8 elements takes "
+        f"{result['microseconds_of_a_call']} microseconds.\n\n"
+        + table(header, rows)
+        + "\n"
+        + source(result)
+    )
+
+
 def pipeline() -> str:
     overlap, memory = load("pipeline_overlap"), load("pipeline_memory")
     rows = [
@@ -196,6 +231,8 @@ SECTIONS = {
     "Ops: warping": warping,
     "Ops: inverse search": searching,
     "Ops: colour": colour,
+    "Ops: noise": noise,
+    "Ops: solver steps": solvers,
     "Pipeline": pipeline,
     "Start-up and size": startup,
 }
