@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import inspect
 import json
 from typing import Any
 
 import numpy as np
 import pytest
 import scheduler_cases as cases
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fastvid import ops, schedulers
 from fastvid.errors import InputError, InputTypeError
@@ -206,7 +211,7 @@ def test_a_config_file_is_read() -> None:
         (cases.DDIM, {"clip_sample": 1}, InputTypeError, "clip_sample must be bool, got int"),
         (cases.DDIM, {"steps_offset": 1.5}, InputTypeError, "steps_offset must be int"),
         (cases.FLOW, {"shift": True}, InputTypeError, "shift must be float, got bool"),
-        (cases.FLOW, {"shift": -1.0}, InputError, "shift must be at least 0.001, got -1.0"),
+        (cases.FLOW, {"shift": -1.0}, InputError, "shift must be from 0.001 to"),
         (cases.FLOW, {"shift": float("nan")}, InputError, "shift must be finite"),
         (cases.FLOW, {"time_shift_type": "log"}, InputError, "must be one of 'exponential', 'lin"),
         (cases.EULER, {"beta_schedule": "cosine"}, InputError, "beta_schedule must be one of"),
@@ -257,7 +262,12 @@ def test_options_that_are_not_supported_are_refused(
         (cases.EULER, {"use_karras_sigmas": True}, {"timesteps": [5]}, "timesteps must not be"),
         (cases.LCM, {}, {"num_inference_steps": 51}, "must be from 1 to 50, got 51"),
         (cases.LCM, {}, {"timesteps": [1, 2]}, "timesteps must fall"),
-        (cases.LCM, {}, {"num_inference_steps": 2, "strength": 2.0}, "strength must be in"),
+        (
+            cases.LCM,
+            {},
+            {"num_inference_steps": 2, "strength": 2.0},
+            "strength must be from 0 to 1",
+        ),
         (cases.DPM, cases.WAN, {"timesteps": [5]}, "timesteps must be None with another spacing"),
         (cases.DPM, {}, {"num_inference_steps": 5, "mu": 1.0}, "mu must be None without"),
         (cases.UNIPC, {}, {"sigmas": [1.0, 0.5]}, "sigmas must be None, or with use_flow_sigmas"),
@@ -270,6 +280,45 @@ def test_settings_that_do_not_fit_are_refused(
     with pytest.raises(InputError, match=message) as caught:
         scheduler.set_timesteps(**setting)
     assert str(caught.value).startswith(f"{name}: ")
+
+
+JUNK = [None, -1, 0, 2, 1.5, "x", b"", float("nan"), float("inf"), -1e300, True, [], [1, 2]]
+JUNK += [[0.9, 0.5], [[1.0]], [None], [1e300], [float("nan")], {}, object(), np.float32(0.5)]
+JUNK += [np.int64(3), np.zeros(SHAPE), np.zeros(SHAPE, np.float32), np.ones(3, np.float32)]
+SETTINGS = ["num_inference_steps", "sigmas", "timesteps", "mu", "strength"]
+STEPS = ["timestep", "model_output", "sample", "seed", "variance_noise", "uncond"]
+STEPS += ["guidance_scale", "out", "eta", "s_churn", "s_noise", "s_tmin"]
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data(), st.sampled_from([*ONE_OF_EACH, (cases.FLOW, {"use_dynamic_shifting": True})]))
+def test_nothing_but_input_errors_leaves_a_scheduler(
+    data: st.DataObject, kind: tuple[str, dict[str, Any]]
+) -> None:
+    junk = st.sampled_from(JUNK)
+    name, config = kind
+    cls = getattr(schedulers, name)
+
+    def draw(function: Any, names: list[str]) -> dict[str, Any]:
+        known = set(inspect.signature(function).parameters) & set(names)
+        return data.draw(st.dictionaries(st.sampled_from(sorted(known)), junk, max_size=3))
+
+    options = data.draw(st.sampled_from([f.name for f in dataclasses.fields(cls().config)]))
+    with contextlib.suppress(InputError):
+        cls(**{options: data.draw(junk)}).set_timesteps(3)
+    scheduler = cls(**config)
+    with contextlib.suppress(InputError):
+        setting = {"num_inference_steps": 3, **draw(cls.set_timesteps, SETTINGS)}
+        scheduler.set_timesteps(**setting)
+    x = np.zeros(SHAPE, np.float32)
+    arguments = {"model_output": x, "timestep": scheduler.timesteps[0], "sample": x}
+    with contextlib.suppress(InputError):
+        scheduler.step(**{**arguments, **draw(cls.step, STEPS)})
+    noise = cls.scale_noise if name == cases.FLOW else cls.add_noise
+    with contextlib.suppress(InputError):
+        noise(scheduler, data.draw(junk), data.draw(junk), data.draw(junk))
+    with contextlib.suppress(InputError):
+        scheduler.set_begin_index(data.draw(junk))
 
 
 def test_steps_must_be_made_in_order() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -164,7 +165,7 @@ def _numbers(op: str, name: str, values: ArrayLike) -> NDArray[np.float32]:
 
 
 def _finite(op: str, name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InputTypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
     if not abs(value) <= _LARGEST:
         raise InputError(f"{op}: {name} must be finite, got {value}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,6 +16,9 @@ from fastvid.errors import InputError, InputTypeError
 
 Array = NDArray[np.float32]
 Row = NDArray[np.float64]
+
+# Sigmas and timesteps stay below this, so that they fit any dtype used for them.
+_LARGEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,7 @@ class Scheduler:
 
     def _enter_step(self, timestep: float) -> int:
         """The index of this step, after checking that it is the one that comes next."""
+        timestep = self._number("timestep", timestep)
         if self.num_inference_steps is None:
             raise InputError(f"{self.name}: set_timesteps must be called before step")
         if self._step_index is None:
@@ -184,47 +190,60 @@ class Scheduler:
             raise InputTypeError(
                 f"{self.name}: timesteps must be numbers, got {timesteps!r}"
             ) from error
-        if values.ndim != 1 or len(values) == 0:
+        if values.ndim != 1 or len(values) == 0 or not (abs(values) < _LARGEST).all():
             raise InputError(
-                f"{self.name}: timesteps must be a row of numbers, got shape {values.shape}"
+                f"{self.name}: timesteps must be a row of finite numbers, got {timesteps!r}"
             )
         return [float(t) for t in values]
 
     def _check_arrays(self, sample: Array, **others: Array | None) -> None:
+        """Checks arrays of the caller's; those that may be absent are None."""
         for name, array in {"sample": sample, **others}.items():
-            if array is None:
+            if array is None and name in ("uncond", "variance_noise"):
                 continue
-            if isinstance(array, np.ndarray) and array.dtype != np.float32:
+            if not isinstance(array, np.ndarray):
+                raise InputTypeError(
+                    f"{self.name}: {name} must be a NumPy array, got {type(array).__name__}"
+                )
+            if array.dtype != np.float32:
                 raise InputTypeError(f"{self.name}: {name} must be float32, got {array.dtype}")
-            if np.shape(array) != np.shape(sample):
+            if array.shape != sample.shape:
                 raise InputError(
-                    f"{self.name}: {name} must have the shape of sample, {np.shape(sample)}, "
-                    f"got {np.shape(array)}"
+                    f"{self.name}: {name} must have the shape of sample, {sample.shape}, "
+                    f"got {array.shape}"
                 )
 
-    def _count(self, num_inference_steps: Any, most: int) -> int:
-        """Checks a number of steps."""
-        if isinstance(num_inference_steps, bool) or not isinstance(num_inference_steps, int):
+    def _number(
+        self, what: str, value: Any, low: float = -math.inf, high: float = math.inf
+    ) -> float:
+        """Checks a number of the caller's and its range."""
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise InputTypeError(
-                f"{self.name}: num_inference_steps must be an int, "
-                f"got {type(num_inference_steps).__name__}"
+                f"{self.name}: {what} must be a number, got {type(value).__name__}"
             )
-        if not 1 <= num_inference_steps <= most:
-            raise InputError(
-                f"{self.name}: num_inference_steps must be from 1 to {most}, "
-                f"got {num_inference_steps}"
-            )
-        return num_inference_steps
+        number = float(value)
+        if not low <= number <= high:
+            raise InputError(f"{self.name}: {what} must be from {low} to {high}, got {value}")
+        return number
+
+    def _count(self, value: Any, most: int, what: str = "num_inference_steps") -> int:
+        """Checks a number of steps."""
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise InputTypeError(f"{self.name}: {what} must be an int, got {type(value).__name__}")
+        count = int(value)
+        if not 1 <= count <= most:
+            raise InputError(f"{self.name}: {what} must be from 1 to {most}, got {value}")
+        return count
 
     def _row_of_numbers(self, what: str, values: Any, dtype: Any = np.float32) -> NDArray[Any]:
         """Checks sigmas or timesteps of the caller's."""
         try:
-            row = np.asarray(values).astype(dtype)
+            row = np.asarray(values, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise InputTypeError(f"{self.name}: {what} must be numbers, got {values!r}") from error
-        if row.ndim != 1 or len(row) == 0 or not np.isfinite(row).all():
+        if row.ndim != 1 or len(row) == 0 or not (abs(row) < _LARGEST).all():
             raise InputError(f"{self.name}: {what} must be a row of finite numbers, got {values!r}")
-        return row
+        return row.astype(dtype)
 
 
 class Step:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -19,9 +20,9 @@ def option(default: Any, *choices: str, low: float | None = None, high: float | 
     )
 
 
-def optional(*, low: float | None = None) -> Any:
+def optional(*, low: float | None = None, high: float | None = None) -> Any:
     """A field that takes a number or None, its default."""
-    return dataclasses.field(default=None, metadata={"optional": True, "low": low})
+    return dataclasses.field(default=None, metadata={"optional": True, "low": low, "high": high})
 
 
 def unchecked() -> Any:
@@ -54,7 +55,7 @@ def _check(name: str, field: dataclasses.Field[Any], value: Any) -> None:
     if rules.get("free"):
         return
     if rules.get("fixed"):
-        if value != default:
+        if value is not default:
             raise InputError(
                 f"{what} must be {default!r}, got {value!r}; other values are not supported"
             )
@@ -64,14 +65,15 @@ def _check(name: str, field: dataclasses.Field[Any], value: Any) -> None:
             return
         default = 0.0
     if isinstance(default, str):
-        if value not in rules["choices"]:
+        if not isinstance(value, str) or value not in rules["choices"]:
             allowed = ", ".join(map(repr, rules["choices"]))
             raise InputError(f"{what} must be one of {allowed}, got {value!r}")
         return
     if isinstance(default, bool) or isinstance(value, bool):
         matches = isinstance(default, bool) and isinstance(value, bool)
     else:
-        matches = isinstance(value, int if isinstance(default, int) else (int, float))
+        wanted = numbers.Integral if isinstance(default, int) else numbers.Real
+        matches = isinstance(value, wanted)
     if not matches:
         raise InputTypeError(f"{what} must be {type(default).__name__}, got {type(value).__name__}")
     _check_range(what, rules, value, default)

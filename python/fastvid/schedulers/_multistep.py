@@ -25,7 +25,7 @@ class MultistepOptions(BetaOptions, SigmaOptions):
     sample_max_value: float = option(1.0)
     lower_order_final: bool = option(True)
     use_flow_sigmas: bool = option(False)
-    flow_shift: float = option(1.0, low=1e-3)
+    flow_shift: float = option(1.0, low=1e-3, high=1e6)
     final_sigmas_type: str = option("zero", "zero", "sigma_min")
     use_dynamic_shifting: bool = option(False)
     time_shift_type: str = option("exponential", "exponential")

@@ -19,6 +19,8 @@ F64 = NDArray[np.float64]
 _SMALLEST_ALPHA = 2.0**-24
 _KARRAS_RHO = 7.0
 _BETA_SHAPE = 0.6
+# exp(mu) is a shift, which is about 1 to 12 in practice.
+LARGEST_MU = 13.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,14 @@ def cumulative_alphas(name: str, config: BetaOptions, *, finite_sigmas: bool) ->
     if config.rescale_betas_zero_snr:
         betas = _zero_terminal_snr(betas)
     products = _products(np.float32(1) - betas)
-    if config.rescale_betas_zero_snr and finite_sigmas:
+    rescaled = config.rescale_betas_zero_snr
+    falling = products[0] < 1 and (np.diff(products) < 0).all()
+    if not falling or (products[-1] <= 0 and not rescaled):
+        raise InputError(
+            f"{name}: betas must be positive and leave a trace of the signal at every timestep, "
+            f"got products of 1 - beta from {products[0]} to {products[-1]}"
+        )
+    if rescaled and finite_sigmas:
         products[-1] = _SMALLEST_ALPHA
     return products
 
@@ -89,10 +98,12 @@ def spread(kind: str, sigma_min: float, sigma_max: float, count: int) -> F64:
 
 
 def timestep_of(sigma: F64, log_sigmas: NDArray[Any]) -> F64:
-    """The training timesteps, fractional, at which the sigma is these; log_sigmas ascend."""
+    """The training timesteps, fractional, at which the sigma is these."""
     log_sigma = np.log(np.maximum(sigma, 1e-10))
-    low = np.searchsorted(log_sigmas, log_sigma, side="right") - 1
-    low = np.clip(low, 0, len(log_sigmas) - 2)
+    # The last not above it: they rise, but for the last one of rescaled betas.
+    below = [np.flatnonzero(log_sigmas <= value) for value in log_sigma]
+    low = np.array([found[-1] if len(found) else 0 for found in below])
+    low = np.minimum(low, len(log_sigmas) - 2)
     weight = (log_sigmas[low] - log_sigma) / (log_sigmas[low] - log_sigmas[low + 1])
     weight = np.clip(weight, 0, 1)
     return np.asarray((1 - weight) * low + weight * (low + 1))
@@ -112,19 +123,24 @@ def shift_by_mu(sigmas: NDArray[Any], mu: float, kind: str = "exponential") -> N
 def stretch_to_terminal(sigmas: NDArray[Any], terminal: float) -> NDArray[Any]:
     """Scales 1 - sigma so that the last sigma is `terminal`."""
     rest = 1 - sigmas
+    if rest[-1] <= 0:
+        raise InputError(
+            f"shift_terminal: the last of the sigmas must be below 1, got {float(sigmas[-1])}",
+            hint="take more steps",
+        )
     return np.asarray(1 - rest / (rest[-1] / (1 - terminal)))
 
 
 def _trained_betas(name: str, values: Any, count: int) -> F32:
     try:
-        betas = np.asarray(values, dtype=np.float32)
+        betas = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name}: trained_betas must be numbers, got {values!r}") from error
     if betas.shape != (count,) or not ((betas >= 0) & (betas < 1)).all():
         raise InputError(
             f"{name}: trained_betas must be {count} numbers in [0, 1), got shape {betas.shape}"
         )
-    return betas
+    return betas.astype(np.float32)
 
 
 def _linspace(start: float, end: float, count: int) -> F32:

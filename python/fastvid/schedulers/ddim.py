@@ -179,12 +179,10 @@ class DDIMScheduler(AlphaScheduler):
         self._check_arrays(
             sample, model_output=model_output, uncond=uncond, variance_noise=variance_noise
         )
-        guidance = Guidance(uncond, guidance_scale)
+        guidance, eta = Guidance(uncond, guidance_scale), self._number("eta", eta, 0, 1)
         alpha, before = self._alpha(timestep), self._alpha(timestep - self._stride)
         variance = (1 - before) / (1 - alpha) * (1 - alpha / before)
         spread = eta * math.sqrt(max(variance, 0.0))
-        if not eta >= 0 or 1 - before - spread**2 < 0:
-            raise InputError(f"{self.name}: eta must be from 0 to 1, got {eta}")
         step = Step(self, {"model": model_output, "sample": sample})
         clean = self._clean(step, alpha)
         clipped = self._clip(step, clean, guidance)
@@ -192,7 +190,7 @@ class DDIMScheduler(AlphaScheduler):
             step = Step(self, {"model": model_output, "sample": sample, "clean": clipped})
             clean = step["clean"]
         epsilon = self._epsilon(step, alpha, clean if use_clipped_model_output else None)
-        row = math.sqrt(before) * clean + math.sqrt(1 - before - spread**2) * epsilon
+        row = math.sqrt(before) * clean + math.sqrt(max(1 - before - spread**2, 0.0)) * epsilon
         noise = None
         if eta > 0:
             noise = Noise.of(self.name, variance_noise, seed, timestep + 1)

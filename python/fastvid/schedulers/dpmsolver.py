@@ -13,7 +13,7 @@ from fastvid.errors import InputError
 from fastvid.schedulers._base import Array, Guidance, Noise, Row, SchedulerOutput, Step
 from fastvid.schedulers._config import at_most_one, build, fixed, option
 from fastvid.schedulers._multistep import MultistepOptions, MultistepScheduler
-from fastvid.schedulers._schedules import shift, spread, timestep_of
+from fastvid.schedulers._schedules import LARGEST_MU, shift, spread, timestep_of
 
 # Runs shorter than this end with lower orders, which is more stable.
 _SHORT_RUN = 15
@@ -89,8 +89,12 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
             raise InputError(
                 f"{self.name}: exactly one of num_inference_steps and timesteps must be given"
             )
-        if mu is not None and not config.use_dynamic_shifting:
-            raise InputError(f"{self.name}: mu must be None without use_dynamic_shifting, got {mu}")
+        if mu is not None:
+            mu = self._number("mu", mu, -LARGEST_MU, LARGEST_MU)
+            if not config.use_dynamic_shifting:
+                raise InputError(
+                    f"{self.name}: mu must be None without use_dynamic_shifting, got {mu}"
+                )
         spaced = self._kind is not None or config.use_lu_lambdas or config.use_flow_sigmas
         if timesteps is not None:
             marks = self._row_of_numbers("timesteps", timesteps, np.int64)

@@ -207,6 +207,8 @@ class EulerDiscreteScheduler(Scheduler):
         self._check_arrays(
             sample, model_output=model_output, uncond=uncond, variance_noise=variance_noise
         )
+        s_churn, s_noise = self._number("s_churn", s_churn, 0), self._number("s_noise", s_noise)
+        s_tmin, s_tmax = self._number("s_tmin", s_tmin), self._number("s_tmax", s_tmax)
         sigma, after = float(self.sigmas[index]), float(self.sigmas[index + 1])
         gamma = 0.0
         if s_tmin <= sigma <= s_tmax:

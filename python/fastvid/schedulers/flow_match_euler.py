@@ -12,6 +12,7 @@ from fastvid.errors import InputError
 from fastvid.schedulers._base import Array, Guidance, Noise, Scheduler, SchedulerOutput, Step
 from fastvid.schedulers._config import build, option, optional
 from fastvid.schedulers._schedules import (
+    LARGEST_MU,
     SigmaOptions,
     shift,
     shift_by_mu,
@@ -25,14 +26,14 @@ class FlowMatchEulerConfig(SigmaOptions):
     """Options of FlowMatchEulerDiscreteScheduler."""
 
     num_train_timesteps: int = option(1000, low=1, high=100_000)
-    shift: float = option(1.0, low=1e-3)
+    shift: float = option(1.0, low=1e-3, high=1e6)
     use_dynamic_shifting: bool = option(False)
     base_shift: float | None = optional()
     max_shift: float | None = optional()
     base_image_seq_len: int = option(256, low=1)
     max_image_seq_len: int = option(4096, low=1)
     invert_sigmas: bool = option(False)
-    shift_terminal: float | None = optional(low=0.0)
+    shift_terminal: float | None = optional(low=0.0, high=0.99)
     time_shift_type: str = option("exponential", "exponential", "linear")
     stochastic_sampling: bool = option(False)
 
@@ -72,9 +73,7 @@ class FlowMatchEulerDiscreteScheduler(Scheduler):
 
     def set_shift(self, shift: float) -> None:
         """Changes the shift for the next set_timesteps."""
-        if isinstance(shift, bool) or not isinstance(shift, (int, float)) or not 0 < shift < 1e6:
-            raise InputError(f"{self.name}: shift must be a positive number, got {shift!r}")
-        self._shift = float(shift)
+        self._shift = self._number("shift", shift, 1e-3, 1e6)
 
     def set_timesteps(
         self,
@@ -100,18 +99,19 @@ class FlowMatchEulerDiscreteScheduler(Scheduler):
             raise InputError(
                 f"{self.name}: mu must be given exactly with use_dynamic_shifting, got {mu}"
             )
-        lengths = {len(x) for x in (sigmas, timesteps) if x is not None}
+        given = None if timesteps is None else self._row_of_numbers("timesteps", timesteps)
+        levels = None if sigmas is None else self._row_of_numbers("sigmas", sigmas)
+        lengths = {len(x) for x in (levels, given) if x is not None}
         if num_inference_steps is not None:
-            lengths.add(num_inference_steps)
+            lengths.add(self._count(num_inference_steps, 100_000))
         if len(lengths) != 1:
             raise InputError(
                 f"{self.name}: num_inference_steps, sigmas and timesteps must agree in length, "
                 f"got {sorted(lengths) or 'none of them'}"
             )
-        steps = self._count(lengths.pop(), 100_000)
-        given = None if timesteps is None else self._row_of_numbers("timesteps", timesteps)
-        if sigmas is not None:
-            noise: Any = self._row_of_numbers("sigmas", sigmas)
+        steps = lengths.pop()
+        if levels is not None:
+            noise: Any = levels
         elif given is not None:
             noise = given / count
         else:
@@ -119,7 +119,7 @@ class FlowMatchEulerDiscreteScheduler(Scheduler):
         if not ((noise > 0) & (noise <= 1)).all():
             raise InputError(f"{self.name}: sigmas must be in (0, 1], got {noise.tolist()}")
         noise = self._respace(noise, mu, steps)
-        levels = noise.astype(np.float32)
+        levels = np.asarray(noise, dtype=np.float32)
         marks = levels * np.float32(count) if given is None else given
         if config.invert_sigmas:
             levels = np.float32(1) - levels
@@ -132,6 +132,8 @@ class FlowMatchEulerDiscreteScheduler(Scheduler):
         if mu is None:
             sigmas = shift(sigmas, self._shift)
         else:
+            low = 1e-3 if config.time_shift_type == "linear" else -LARGEST_MU
+            mu = self._number("mu", mu, low, LARGEST_MU)
             sigmas = shift_by_mu(sigmas, mu, config.time_shift_type)
         if config.shift_terminal:
             sigmas = stretch_to_terminal(sigmas, config.shift_terminal)

@@ -76,13 +76,11 @@ class LCMScheduler(AlphaScheduler):
             raise InputError(
                 f"{self.name}: exactly one of num_inference_steps and timesteps must be given"
             )
-        if not 0 < strength <= 1:
-            raise InputError(f"{self.name}: strength must be in (0, 1], got {strength}")
-        original = original_inference_steps or self.config.original_inference_steps
-        if not 1 <= original <= count:
-            raise InputError(
-                f"{self.name}: original_inference_steps must be from 1 to {count}, got {original}"
-            )
+        strength = self._number("strength", strength, 0, 1)
+        original = self.config.original_inference_steps
+        if original_inference_steps is not None:
+            original = original_inference_steps
+        original = self._count(original, count, "original_inference_steps")
         if timesteps is not None:
             marks = self._row_of_numbers("timesteps", timesteps, np.int64)
             if (np.diff(marks) >= 0).any() or marks[0] >= count or marks[-1] < 0:

@@ -14,6 +14,7 @@ from fastvid.schedulers._base import Array, Guidance, Row, SchedulerOutput, Step
 from fastvid.schedulers._config import build, fixed, option, optional, unchecked
 from fastvid.schedulers._multistep import MultistepOptions, MultistepScheduler
 from fastvid.schedulers._schedules import (
+    LARGEST_MU,
     shift,
     shift_by_mu,
     spread,
@@ -35,7 +36,7 @@ class UniPCConfig(MultistepOptions):
     solver_p: None = fixed(None)
     sigma_min: float | None = optional(low=1e-6)
     sigma_max: float | None = optional(low=1e-6)
-    shift_terminal: float | None = optional(low=0.0)
+    shift_terminal: float | None = optional(low=0.0, high=0.99)
 
 
 class UniPCMultistepScheduler(MultistepScheduler):
@@ -100,10 +101,13 @@ class UniPCMultistepScheduler(MultistepScheduler):
             raise InputError(
                 f"{self.name}: mu must be given exactly with use_dynamic_shifting, got {mu}"
             )
+        if mu is not None:
+            mu = self._number("mu", mu, -LARGEST_MU, LARGEST_MU)
         given = None if sigmas is None else self._row_of_numbers("sigmas", sigmas, np.float64)
         if given is not None:
             fits = config.use_flow_sigmas and self._kind is None
-            if not fits or num_inference_steps not in (None, len(given)):
+            count = len(given) if num_inference_steps is None else num_inference_steps
+            if not fits or count != len(given):
                 raise InputError(
                     f"{self.name}: sigmas must be None, or with use_flow_sigmas as many as "
                     f"num_inference_steps, got {len(given)}"
