@@ -271,6 +271,12 @@ def test_options_that_are_not_supported_are_refused(
         (cases.DPM, cases.WAN, {"timesteps": [5]}, "timesteps must be None with another spacing"),
         (cases.DPM, {}, {"num_inference_steps": 5, "mu": 1.0}, "mu must be None without"),
         (cases.UNIPC, {}, {"sigmas": [1.0, 0.5]}, "sigmas must be None, or with use_flow_sigmas"),
+        (
+            cases.DPM,
+            {**cases.WAN, "use_karras_sigmas": True},
+            {"num_inference_steps": 3},
+            "sigmas must be at most 1 with use_flow_sigmas",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(
@@ -358,6 +364,15 @@ def test_a_step_that_adds_noise_says_what_it_needs() -> None:
     noise = ops.randn(SHAPE, seed=1, stream=1)
     given = make(cases.LCM, {}).step(x, timestep, x, variance_noise=noise).prev_sample
     np.testing.assert_array_equal(scheduler.step(x, timestep, x, seed=1).prev_sample, given)
+
+
+def test_a_solver_that_cannot_reach_the_last_sigma_says_so() -> None:
+    scheduler = make(cases.UNIPC, {"lower_order_final": False, "solver_order": 3}, 4)
+    x = np.zeros(SHAPE, np.float32)
+    for timestep in scheduler.timesteps[:-1]:
+        scheduler.step(x, timestep, x)
+    with pytest.raises(InputError, match="must have finite coefficients"):
+        scheduler.step(x, scheduler.timesteps[-1], x)
 
 
 def test_a_prediction_the_sample_says_nothing_of_is_refused() -> None:

@@ -13,6 +13,8 @@ from fastvid.schedulers._base import Array, Scheduler, Step
 from fastvid.schedulers._config import fixed, option
 from fastvid.schedulers._schedules import BetaOptions, SigmaOptions, cumulative_alphas, sigmas_of
 
+_ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class MultistepOptions(BetaOptions, SigmaOptions):
@@ -64,12 +66,18 @@ class MultistepScheduler(Scheduler):
         return np.interp(timesteps, np.arange(len(train)), train)
 
     def _begin(self, timesteps: Any, sigmas: Any) -> None:
-        # The last sigma may repeat the one before it: the last step then changes nothing.
+        # The last sigma may repeat the one before it, to within rounding: the last step then
+        # changes nothing.
         steps = np.diff(sigmas)
-        if not ((steps[:-1] < 0).all() and steps[-1] <= 0):
+        if not ((steps[:-1] < 0).all() and steps[-1] <= _ROUNDING * sigmas[0]):
             raise InputError(
                 f"{self.name}: sigmas must fall, got {np.asarray(sigmas).tolist()}",
                 hint="take fewer steps or other spacing",
+            )
+        if self.config.use_flow_sigmas and sigmas[0] > 1:
+            raise InputError(
+                f"{self.name}: sigmas must be at most 1 with use_flow_sigmas, got {sigmas[0]}",
+                hint="do not combine it with Karras, exponential or beta sigmas",
             )
         self._restart(np.asarray(timesteps).astype(np.int64), sigmas)
         self._forget()

@@ -180,14 +180,16 @@ class UniPCMultistepScheduler(MultistepScheduler):
         arrays |= {f"m{i + 1}": m for i, m in enumerate(reversed(self._history))}
         step = Step(self, arrays)
         past = [step[f"m{i + 1}"] for i in range(len(self._history))]
-        prediction = self._prediction(step, index)
-        corrected = step["sample"]
-        if self._last_sample is not None and index - 1 not in self._uncorrected:
-            corrected = self._correct(step["last"], prediction, past, index)
         order = min(self.config.solver_order, self._steps_made + 1)
         if self.config.lower_order_final:
             order = min(order, len(self.timesteps) - index)
-        row = self._predict(corrected, [prediction, *past], index, order)
+        # Options that cannot reach the last sigma give rows that are not finite: run refuses them.
+        with np.errstate(all="ignore"):
+            prediction = self._prediction(step, index)
+            corrected = step["sample"]
+            if self._last_sample is not None and index - 1 not in self._uncorrected:
+                corrected = self._correct(step["last"], prediction, past, index)
+            row = self._predict(corrected, [prediction, *past], index, order)
         prev, converted, last = step.run(
             [row, prediction, corrected],
             [out, self._spare(), self._last_sample],
@@ -215,7 +217,7 @@ class UniPCMultistepScheduler(MultistepScheduler):
     def _correct(self, last: Row, prediction: Row, past: list[Row], index: int) -> Row:
         order = self._last_order
         base, scale, ratios, matrix, b = self._terms(last, past[0], index - 1, order)
-        weights = np.array([0.5]) if order == 1 else np.linalg.solve(matrix, b)
+        weights = np.array([0.5]) if order == 1 else _solve(matrix, b)
         result = weights[-1] * (prediction - past[0])
         for i in range(order - 1):
             result = result + weights[i] * (past[i + 1] - past[0]) / ratios[i]
@@ -227,7 +229,7 @@ class UniPCMultistepScheduler(MultistepScheduler):
         base, scale, ratios, matrix, b = self._terms(sample, m[0], index, order)
         if order == 1:
             return base
-        weights = [0.5] if order == 2 else np.linalg.solve(matrix[:-1, :-1], b[:-1])
+        weights = [0.5] if order == 2 else _solve(matrix[:-1, :-1], b[:-1])
         for i in range(order - 1):
             base = base - scale * weights[i] * (m[i + 1] - m[0]) / ratios[i]
         return base
@@ -262,3 +264,11 @@ class UniPCMultistepScheduler(MultistepScheduler):
             factorial *= i + 1
             term = term / hh - 1 / factorial
         return base, factor * size, places, matrix, np.array(b)
+
+
+def _solve(matrix: Any, b: Any) -> Any:
+    """The weights, or NaN where there are none."""
+    try:
+        return np.linalg.solve(matrix, b)
+    except np.linalg.LinAlgError:
+        return np.full(len(b), np.nan)
