@@ -106,27 +106,29 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
             sigmas = self._interpolated(marks)
         else:
             steps = self._count(num_inference_steps, config.num_train_timesteps)
-            if self._kind is not None:
-                sigmas = spread(self._kind, float(train[0]), float(train[-1]), steps)
-                marks = timestep_of(sigmas, np.log(train))
-                if self._kind == "karras" and config.beta_schedule != "squaredcos_cap_v2":
-                    marks = marks.round()
-            elif config.use_lu_lambdas:
-                logs = np.log(train)
-                sigmas = np.exp(np.linspace(float(logs[-1]), float(logs[0]), steps))
-                marks = timestep_of(sigmas, logs)
-                if config.beta_schedule != "squaredcos_cap_v2":
-                    marks = marks.round()
-            elif config.use_flow_sigmas:
-                factor = config.flow_shift if mu is None else math.exp(mu)
-                even = 1.0 - np.linspace(1, 1 / config.num_train_timesteps, steps + 1)
-                sigmas = shift(even, factor)[::-1][:-1]
-                marks = sigmas * config.num_train_timesteps
-            else:
-                marks = self._spaced(steps, self._last_timestep())
-                sigmas = self._interpolated(marks)
+            marks, sigmas = self._levels(steps, mu)
         last = float(train[0]) if config.final_sigmas_type == "sigma_min" else 0.0
         self._begin(marks, np.append(sigmas, last))
+
+    def _levels(self, steps: int, mu: float | None) -> tuple[Any, Any]:
+        """Timesteps and sigmas but the last."""
+        config, train = self.config, self._train_sigmas
+        if config.use_flow_sigmas and self._kind is None and not config.use_lu_lambdas:
+            factor = config.flow_shift if mu is None else math.exp(mu)
+            even = 1.0 - np.linspace(1, 1 / config.num_train_timesteps, steps + 1)
+            sigmas = shift(even, factor)[::-1][:-1]
+            return sigmas * config.num_train_timesteps, sigmas
+        logs = np.log(train)
+        if self._kind is not None:
+            sigmas = spread(self._kind, float(train[0]), float(train[-1]), steps)
+        elif config.use_lu_lambdas:
+            sigmas = np.exp(np.linspace(float(logs[-1]), float(logs[0]), steps))
+        else:
+            marks = self._spaced(steps, self._last_timestep())
+            return marks, self._interpolated(marks)
+        marks = timestep_of(sigmas, logs)
+        rounds = self._kind in (None, "karras") and config.beta_schedule != "squaredcos_cap_v2"
+        return marks.round() if rounds else marks, sigmas
 
     def _last_timestep(self) -> int:
         alphas = self.alphas_cumprod
