@@ -138,4 +138,6 @@ def _git(*arguments: str) -> str:
 def _command() -> str:
     script = Path(sys.argv[0]).resolve()
     name = script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name
-    return " ".join(["python", name, *sys.argv[1:]])
+    # A path of this machine means nothing elsewhere; its last part does.
+    arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:]]
+    return " ".join(["python", name, *arguments])
