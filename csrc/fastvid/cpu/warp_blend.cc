@@ -33,12 +33,11 @@ struct Rows {
 };
 
 template <class S>
-FASTVID_INLINE void sample_image(const WarpBlend& b, const float* image, typename S::F x,
-                                 typename S::F y, typename S::F* out) {
-  const int64_t plane = b.height * b.width;
+FASTVID_INLINE typename S::Plan plan_image(const WarpBlend& b, const float* image, typename S::F x,
+                                           typename S::F y) {
   const auto plan = S::plan(to_edge<S>(x, b.width), to_edge<S>(y, b.height), b.height, b.width);
-  if (b.large) S::prefetch_source(image, plane, 3, plan, b.width);
-  S::template sample<3>(image, plane, plan, b.width, out);
+  if (b.large) S::prefetch_source(image, b.height * b.width, 3, plan, b.width);
+  return plan;
 }
 
 // kLanes pixels at column x of row y; i is the same place in the tile.
@@ -49,12 +48,15 @@ FASTVID_INLINE void blend_block(const WarpBlend& b, const Rows& rows, int64_t y,
   const int64_t plane = b.height * b.width, offset = y * b.width + x;
   const F column = S::splat(static_cast<float>(x)) + S::iota();
   const F row = S::splat(static_cast<float>(y));
+  // Both plans first: the branch on the first then hides the making of the second.
+  const auto plan0 = plan_image<S>(b, b.image0, displaced<S>(column, rows.flow[0] + i),
+                                   displaced<S>(row, rows.flow[1] + i));
+  const auto plan1 = plan_image<S>(b, b.image1, displaced<S>(column, rows.flow[2] + i),
+                                   displaced<S>(row, rows.flow[3] + i));
   const F weight = 1.0f / (exponential<S>(-S::load(rows.mask + i)) + 1.0f);
   F first[3], second[3];
-  sample_image<S>(b, b.image0, displaced<S>(column, rows.flow[0] + i),
-                  displaced<S>(row, rows.flow[1] + i), first);
-  sample_image<S>(b, b.image1, displaced<S>(column, rows.flow[2] + i),
-                  displaced<S>(row, rows.flow[3] + i), second);
+  S::template sample<3>(b.image0, plane, plan0, b.width, first);
+  S::template sample<3>(b.image1, plane, plan1, b.width, second);
   for (int c = 0; c < 3; ++c) {
     F value = second[c] + weight * (first[c] - second[c]);
     if (b.residual != nullptr) value = value + S::load(b.residual + c * plane + offset);
