@@ -12,9 +12,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from fastvid import _core
+
+# The same examples on every run; `--hypothesis-profile=default` looks for new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 _ROOT = Path(__file__).resolve().parent.parent
 

@@ -296,6 +296,15 @@ STEPS = ["timestep", "model_output", "sample", "seed", "variance_noise", "uncond
 STEPS += ["guidance_scale", "out", "eta", "s_churn", "s_noise", "s_tmin"]
 
 
+@pytest.mark.parametrize("timestep", [-1e300, 1e300, float("nan"), float("inf")])
+def test_a_timestep_beyond_float32_is_refused(timestep: float) -> None:
+    scheduler = schedulers.FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(4)
+    x = np.zeros((1, 2), np.float32)
+    with pytest.raises(InputError, match="timestep must be from"):
+        scheduler.step(x, timestep, x)
+
+
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), st.sampled_from([*ONE_OF_EACH, (cases.FLOW, {"use_dynamic_shifting": True})]))
 def test_nothing_but_input_errors_leaves_a_scheduler(

@@ -136,7 +136,7 @@ class Scheduler:
 
     def _enter_step(self, timestep: float) -> int:
         """The index of this step, after checking that it is the one that comes next."""
-        timestep = self._number("timestep", timestep)
+        timestep = self._number("timestep", timestep, -_LARGEST, _LARGEST)
         if self.num_inference_steps is None:
             raise InputError(f"{self.name}: set_timesteps must be called before step")
         if self._step_index is None:
