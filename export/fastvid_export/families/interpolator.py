@@ -105,10 +105,7 @@ class InterpolatorFamily:
             graphs=(motion, between),
             float_checks=(in_floats,),
             weights="Trained from scratch by the fastvid authors on the CPU.",
-            training_data=tuple(
-                f"{source.title} ({source.licence}), {source.url}"
-                for source in (*material.sources_used("photos/"), *material.sources_used("clips/"))
-            ),
+            training_data=material.titles_used(),
             credits=tuple(material.credit_entries()),
         )
 

@@ -84,10 +84,7 @@ class UpscalerFamily:
             graphs=(upscale,),
             float_checks=(network,),
             weights="Trained from scratch by the fastvid authors on the CPU.",
-            training_data=tuple(
-                f"{source.title} ({source.licence}), {source.url}"
-                for source in (*material.sources_used("photos/"), *material.sources_used("clips/"))
-            ),
+            training_data=material.titles_used(),
             credits=tuple(material.credit_entries()),
         )
 

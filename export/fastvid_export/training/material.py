@@ -125,10 +125,11 @@ HELD_BACK_PHOTOS = frozenset(
         "Ashim DSilva",
     }
 )
-"""Stems of photos that only validate."""
+"""Stems of photos that only validate the upscaler."""
 
 HELD_BACK_CLIPS = frozenset({"flower", "bedroom", "motorcycle", "bikes", "nasa_13013"})
-"""Stems of clips that only validate; the last three may not train at all."""
+"""Stems of clips that only validate the upscaler; the last three may not train at all. The
+interpolator holds back the last part of every clip instead."""
 
 _UNUSED_CLIPS = frozenset({"bt2020_10bit", "bt709_full_range"})
 _PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
@@ -153,18 +154,50 @@ def clips(data: Path, *, held_back: bool) -> list[Path]:
     return _files(data, "clips/", _CLIP_SUFFIXES, HELD_BACK_CLIPS, held_back)
 
 
+def all_photos(data: Path) -> list[Path]:
+    """Every photo of a source that may train, in a fixed order.
+
+    Raises:
+        TrainingDataError: There are none.
+    """
+    return _listed(data, "photos/", _PHOTO_SUFFIXES, validating=False)
+
+
+def all_clips(data: Path) -> list[Path]:
+    """Every clip of a source that may train, in a fixed order.
+
+    Raises:
+        TrainingDataError: There are none.
+    """
+    return _listed(data, "clips/", _CLIP_SUFFIXES, validating=False)
+
+
 def _files(
     data: Path, prefix: str, suffixes: frozenset[str], reserved: frozenset[str], held_back: bool
 ) -> list[Path]:
+    return _some(
+        data,
+        prefix,
+        [
+            path
+            for path in _listed(data, prefix, suffixes, validating=held_back)
+            if path.stem not in _UNUSED_CLIPS and (path.stem in reserved) == held_back
+        ],
+    )
+
+
+def _listed(data: Path, prefix: str, suffixes: frozenset[str], *, validating: bool) -> list[Path]:
     found = [
         path
         for source in SOURCES
-        if source.folder.startswith(prefix) and (source.trains or held_back)
+        if source.folder.startswith(prefix) and (source.trains or validating)
         for path in sorted((data / source.folder).glob("*"))
         if path.suffix in suffixes
-        and path.stem not in _UNUSED_CLIPS
-        and (path.stem in reserved) == held_back
     ]
+    return _some(data, prefix, found)
+
+
+def _some(data: Path, prefix: str, found: list[Path]) -> list[Path]:
     if not found:
         raise TrainingDataError(f"train: data must hold {prefix}<source>/ as listed, got {data}")
     return found
@@ -215,6 +248,14 @@ def credit_entries() -> list[dict[str, str]]:
         for s in SOURCES
         if s.trains and s.credit
     ]
+
+
+def titles_used() -> tuple[str, ...]:
+    """What trained, as the provenance of a bundle lists it: photos first."""
+    return tuple(
+        f"{source.title} ({source.licence}), {source.url}"
+        for source in (*sources_used("photos/"), *sources_used("clips/"))
+    )
 
 
 def sources_used(prefix: str) -> list[Source]:

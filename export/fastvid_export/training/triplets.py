@@ -12,27 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image
 
 from fastvid import ops
+from fastvid_export.training import material
 from fastvid_export.training.motion_scenes import draw_triplet
 
-# Licences that permit training weights that ship; credits stand in NOTICE.
-CLIPS = (
-    "mdn_cc0/flower.mp4",
-    "mdn_cc0/friday.mp4",
-    "mdn_cc0/stream-of-water.mp4",
-    "big_buck_bunny/video.mp4",
-    "intel_samples/car-detection.mp4",
-    "openh264/VID_1280x720_cabac_temporal_direct.264",
-    "openh264/VID_1920x1080_cabac_temporal_direct.264",
-    "sam2_gallery/01_dog.mp4",
-    "sam2_gallery/02_cups.mp4",
-    "sam2_gallery/bedroom.mp4",
-)
-PHOTOS = ("budgie_cc0", "elementary_cc0", "pop_unsplash_pd", "ubuntu_mate_cc0")
 # The last part of every clip is kept aside for validation.
 TRAIN_PART = 0.85
 CROP = 288
@@ -45,34 +31,30 @@ def luma_half(frame: np.ndarray) -> np.ndarray:
         float32 (1, 1, H // 2, W // 2) in [0, 1].
     """
     h, w = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
-    r, g, b = ops.rgb_to_planar(np.ascontiguousarray(frame[None, :h, :w]))[0]
-    x = np.float32(0.299) * r + np.float32(0.587) * g + np.float32(0.114) * b
-    mean = (x[0::2, 0::2] + x[0::2, 1::2] + x[1::2, 0::2] + x[1::2, 1::2]) * np.float32(0.25)
-    return mean[None, None]
+    r, g, b = ops.downscale(ops.rgb_to_planar(np.ascontiguousarray(frame[None, :h, :w])), 2)[0]
+    luma = np.float32(0.299) * r + np.float32(0.587) * g + np.float32(0.114) * b
+    return luma[None, None]
 
 
 def decode(path: Path, longest: int = 1280) -> np.ndarray:
     """All frames as uint8 (T, H, W, 3), halved while the longer side exceeds `longest`."""
     frames = []
-    with av.open(str(path)) as container:
-        for frame in container.decode(container.streams.video[0]):
-            image = frame.to_image()
-            while max(image.size) > longest:
-                image = image.reduce(2)
-            frames.append(np.asarray(image))
+    for frame in material.read_frames(path):
+        while max(frame.shape) > longest:
+            frame = np.asarray(Image.fromarray(frame).reduce(2))
+        frames.append(frame)
     return np.stack(frames)
 
 
-def load_photos(folder: Path, longest: Sequence[int]) -> list[Image.Image]:
-    """RGB photos of the permitted folders, each reduced to every size in `longest`."""
+def load_photos(data: Path, longest: Sequence[int]) -> list[Image.Image]:
+    """RGB photos that may train, each reduced to every size in `longest`."""
     photos = []
-    for path in sorted(p for name in PHOTOS for p in (folder / name).glob("*.jpg")):
-        with Image.open(path) as image:
-            full = image.convert("RGB")
-            for side in longest:
-                scale = side / max(full.size)
-                size = (round(full.width * scale), round(full.height * scale))
-                photos.append(full.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+    for path in material.all_photos(data):
+        full = material.load_photo(path)
+        for side in longest:
+            scale = side / max(full.size)
+            size = (round(full.width * scale), round(full.height * scale))
+            photos.append(full.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
     return photos
 
 
@@ -228,7 +210,7 @@ def prepare(data: Path, out: Path, *, seed: int, real: int, drawn: int, valid: i
 
     if missing("train-drawn"):
         rng = np.random.default_rng([seed, 1])
-        photos = load_photos(data / "photos", (1000, 2000))
+        photos = load_photos(data, (1000, 2000))
         TripletSet.write(out / "train-drawn", drawn_samples(rng, photos, drawn), drawn)
     for name, count, part in (("train-real", real, 0), ("valid", valid, 1)):
         if missing(name):
@@ -237,9 +219,10 @@ def prepare(data: Path, out: Path, *, seed: int, real: int, drawn: int, valid: i
 
 
 def _over_clips(rng: np.random.Generator, data: Path, count: int, part: int) -> Iterator[Sample]:
-    for i, name in enumerate(CLIPS):
-        clip = decode(data / "clips" / name)
+    clips = material.all_clips(data)
+    for i, path in enumerate(clips):
+        clip = decode(path)
         split = int(len(clip) * TRAIN_PART)
         first, last = (0, split) if part == 0 else (split, len(clip))
-        share = count * (i + 1) // len(CLIPS) - count * i // len(CLIPS)
+        share = count * (i + 1) // len(clips) - count * i // len(clips)
         yield from real_samples(rng, clip, first, last, share)
