@@ -1,0 +1,163 @@
+"""The interpolator: its network, its graphs, its triplets and what augmenting does to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from PIL import Image  # noqa: E402
+
+from fastvid import ops as compiled  # noqa: E402
+from fastvid_export import onnx as exporting  # noqa: E402
+from fastvid_export import ops  # noqa: E402
+from fastvid_export.families.interpolator import InterpolatorFamily  # noqa: E402
+from fastvid_export.models.interpolator import (  # noqa: E402
+    InterpolationNet,
+    InterpolatorOptions,
+    MotionGraph,
+)
+from fastvid_export.training.checkpoint import Checkpoint  # noqa: E402
+from fastvid_export.training.interpolation import augment  # noqa: E402
+from fastvid_export.training.motion_scenes import draw_triplet  # noqa: E402
+from fastvid_export.training.triplets import Sample, TripletSet, crop, luma_half, make_sample  # noqa: E402
+
+OPTIONS = InterpolatorOptions(coarse_channels=16, coarse_depth=3, fine_channels=16, fine_depth=3)
+
+
+def noise(rng: np.random.Generator, *shape: int) -> Any:
+    return torch.from_numpy(rng.random(shape, dtype=np.float32))
+
+
+def textured(rng: np.random.Generator, height: int, width: int) -> Any:
+    small = Image.fromarray(rng.integers(0, 256, (height // 6, width // 6, 3), np.uint8))
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def trained(rng: np.random.Generator) -> InterpolationNet:
+    """A network whose heads are not zero, as if trained."""
+    torch.manual_seed(int(rng.integers(1000)))
+    net = InterpolationNet(OPTIONS).eval()
+    for block in (net.coarse, net.fine):
+        torch.nn.init.normal_(block.head.weight, std=0.02)
+    return net
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4, 8])
+def test_torch_and_compiled_ops_warp_alike(rng: np.random.Generator, scale: int) -> None:
+    image, other = noise(rng, 1, 3, 32, 48), noise(rng, 1, 3, 32, 48)
+    flow = 6 * noise(rng, 1, 4, 32 // scale, 48 // scale) - 3
+    mask = 4 * noise(rng, 1, 1, 32 // scale, 48 // scale) - 2
+    warped = compiled.warp(image.numpy(), np.ascontiguousarray(flow[:, :2]))
+    np.testing.assert_allclose(ops.warp(image, flow[:, :2]), warped, atol=2e-5)
+    blended = compiled.warp_blend(image.numpy(), other.numpy(), flow.numpy(), mask.numpy())
+    np.testing.assert_allclose(ops.warp_blend(image, other, flow, mask), blended, atol=2e-5)
+
+
+@pytest.mark.parametrize("timestep", [0.0, 0.25, 0.5, 1.0])
+def test_untrained_network_warps_by_the_searched_flows(
+    rng: np.random.Generator, timestep: float
+) -> None:
+    image0, image1 = noise(rng, 1, 3, 48, 64), noise(rng, 1, 3, 48, 64)
+    forth, back = (8 * noise(rng, 1, 2, 24, 32) - 4 for _ in range(2))
+    t = timestep
+    both = [t * t * back - t * (1 - t) * forth, (1 - t) ** 2 * forth - t * (1 - t) * back]
+    expected = ops.warp_blend(image0, image1, 2 * torch.cat(both, 1), torch.zeros(1, 1, 24, 32))
+    flow = torch.cat([forth, back], 1)
+    out = InterpolationNet(OPTIONS)(image0, image1, flow, torch.tensor([t]))
+    torch.testing.assert_close(out.frame, expected, atol=1e-5, rtol=0)
+
+
+def test_every_weight_gets_a_gradient(rng: np.random.Generator) -> None:
+    net = trained(rng)
+    images = noise(rng, 2, 3, 32, 48), noise(rng, 2, 3, 32, 48)
+    flow = 4 * noise(rng, 2, 4, 16, 24) - 2
+    net(*images, flow, torch.tensor([0.5, 0.3])).frame.square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+def test_equal_frames_move_nowhere(rng: np.random.Generator) -> None:
+    frame = torch.from_numpy(textured(rng, 48, 64)[None].copy())
+    image0, _, half0, _, flow = MotionGraph()(frame, frame)
+    assert not flow.any()
+    assert image0.shape == (1, 3, 48, 64)
+    assert half0.shape == (1, 3, 24, 32)
+
+
+def test_exported_graphs_equal_pytorch(rng: np.random.Generator) -> None:
+    state = trained(rng).state_dict()
+    checkpoint = Checkpoint(
+        task="interpolator", options=vars(OPTIONS), seed=1, step=1, model=state, ema=state,
+        optimizer={}, metrics={},
+    )  # fmt: skip
+    frames = [textured(rng, 64, 96) for _ in range(3)]
+    plan = InterpolatorFamily().plan(checkpoint, frames)
+    for graph in (*plan.graphs, *plan.float_checks):
+        assert exporting.export(graph).differences
+
+
+def test_half_luma_is_what_the_graph_searches(rng: np.random.Generator) -> None:
+    frame = textured(rng, 35, 47)
+    expected = frame[:34, :46].astype(np.float64).reshape(17, 2, 23, 2, 3).mean((1, 3)) / 255
+    found = luma_half(frame)
+    assert found.shape == (1, 1, 17, 23)
+    np.testing.assert_allclose(found[0, 0], expected @ [0.299, 0.587, 0.114], atol=1e-6)
+
+
+def test_drawn_triplets_repeat_and_move(rng: np.random.Generator) -> None:
+    photos = [Image.fromarray(textured(rng, 300, 400)) for _ in range(3)]
+    first, again = (draw_triplet(np.random.default_rng(5), photos, 96, 24, 0.4) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (3, 96, 96, 3)
+    assert first.dtype == np.uint8
+    assert (first[0] != first[2]).mean() > 0.2
+
+
+def panned(rng: np.random.Generator) -> Sample:
+    """A picture that moves 8 pixels right and 4 down from frame 0 to frame 1."""
+    wide = textured(rng, 180, 180)
+    views = [wide[20 - 2 * i : 148 - 2 * i, 30 - 4 * i : 158 - 4 * i] for i in range(3)]
+    return make_sample(np.stack(views), 0.5)
+
+
+def test_samples_hold_the_flows_of_the_frames(rng: np.random.Generator) -> None:
+    sample = panned(rng)
+    inner = np.s_[:, 16:-16, 16:-16]
+    # In pixels of the half-size frame.
+    np.testing.assert_allclose(np.median(sample.flow[inner], (1, 2)), [4, 2, -4, -2], atol=0.1)
+    np.testing.assert_allclose(np.median(sample.label[inner], (1, 2)), [-2, -1, 2, 1], atol=0.1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_augmented_flows_still_fit_their_frames(rng: np.random.Generator, seed: int) -> None:
+    sample = crop(panned(rng), 16, 16, 96)
+    chosen = np.random.default_rng(seed)
+    frames, _, label, timestep = augment(
+        chosen, sample.frames, sample.flow, sample.label, sample.timestep
+    )
+    assert timestep == 0.5
+    middle = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    for neighbour, pair in ((0, slice(0, 2)), (2, slice(2, 4))):
+        flow = torch.from_numpy(label[None, pair] * 2)
+        warped = ops.warp(middle[neighbour : neighbour + 1], flow)[0]
+        error = (warped - middle[1]).abs()[:, 16:-16, 16:-16].mean()
+        unmoved = (middle[neighbour] - middle[1]).abs()[:, 16:-16, 16:-16].mean()
+        assert error < 0.25 * unmoved
+
+
+def test_samples_across_a_cut_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    monkeypatch.setattr("fastvid_export.training.triplets.CROP", 96)
+    good = crop(panned(rng), 16, 16, 96)
+    frames = good.frames.copy()
+    frames[2] = 255 - frames[2]
+    cut = Sample(frames, good.flow, good.label, 0.5)
+    TripletSet.write(tmp_path / "set", iter([good, cut, good]), 3)
+    triplets = TripletSet(tmp_path / "set")
+    assert len(triplets) == 3
+    assert triplets.sound().tolist() == [0, 2]
