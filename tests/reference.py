@@ -219,12 +219,12 @@ def philox(counters: NDArray[np.uint64], seed: int) -> NDArray[np.uint32]:
     return np.stack(c, 1).astype(np.uint32)
 
 
-def randn(count: int, seed: int, stream: int = 0, offset: int = 0) -> Array:
+def randn(count: int, seed: int, subsequence: int = 0, offset: int = 0) -> Array:
     first = offset // 4
     block = np.uint64(first) + np.arange((offset + count + 3) // 4 - first, dtype=np.uint64)
     counters = np.zeros((len(block), 4), np.uint64)
     counters[:, 0], counters[:, 1] = block & np.uint64(0xFFFFFFFF), block >> np.uint64(32)
-    counters[:, 2] = stream
+    counters[:, 2] = subsequence
     words = philox(counters, seed).reshape(-1, 2) >> 8
     radius = np.sqrt(-2 * np.log((words[:, 0] + 1.0) / 2**24))
     angle = 2 * np.pi * words[:, 1] / 2**24

@@ -179,14 +179,14 @@ def case_name(case: dict[str, Any]) -> str:
 
 def model(inputs: NDArray[np.float32], index: int) -> NDArray[np.float32]:
     """Something smooth that depends on the sample, as a model does."""
-    fixed = ops.randn(SHAPE, seed=SEED, stream=1000 + index)
+    fixed = ops.randn(SHAPE, seed=SEED, subsequence=1000 + index)
     return (np.float32(0.5) * fixed + np.float32(0.3) * np.tanh(inputs)).astype(np.float32)
 
 
 def noise_of(case: dict[str, Any], index: int, timestep: float) -> NDArray[np.float32]:
     """The noise that a step draws from the seed."""
-    stream = int(timestep) + 1 if case["scheduler"] == DDIM else index + 1
-    return ops.randn(SHAPE, seed=SEED, stream=stream)
+    subsequence = int(timestep) + 1 if case["scheduler"] == DDIM else index + 1
+    return ops.randn(SHAPE, seed=SEED, subsequence=subsequence)
 
 
 def is_stochastic(case: dict[str, Any]) -> bool:

@@ -47,7 +47,7 @@ def run(name: str, config: dict[str, Any], *, in_place: bool = False, fused: boo
     seed = {"seed": 3} if stochastic else {}
     sample = ops.randn(SHAPE, seed=1)
     for i, timestep in enumerate(scheduler.timesteps):
-        cond, uncond = (ops.randn(SHAPE, seed=2, stream=2 * i + j) for j in (0, 1))
+        cond, uncond = (ops.randn(SHAPE, seed=2, subsequence=2 * i + j) for j in (0, 1))
         if fused:
             options = {**seed, "uncond": uncond, "guidance_scale": 4.0}
         else:
@@ -370,7 +370,7 @@ def test_a_step_that_adds_noise_says_what_it_needs() -> None:
         scheduler.step(x, timestep, x)
     with pytest.raises(InputError, match="got both"):
         scheduler.step(x, timestep, x, seed=1, variance_noise=x)
-    noise = ops.randn(SHAPE, seed=1, stream=1)
+    noise = ops.randn(SHAPE, seed=1, subsequence=1)
     given = make(cases.LCM, {}).step(x, timestep, x, variance_noise=noise).prev_sample
     np.testing.assert_array_equal(scheduler.step(x, timestep, x, seed=1).prev_sample, given)
 

@@ -79,18 +79,18 @@ py::object py_yuv_to_rgb(const py::object& y, const py::object& u, const py::obj
                          const py::object& matrix, const py::object& full_range,
                          const py::object& bit_depth, const py::object& subsampling,
                          const py::object& chroma_location, const py::object& layout,
-                         const py::object& out, int threads) {
+                         const py::object& out, int threads, const py::object& stream) {
   constexpr const char* op = "yuv_to_rgb";
+  Call call(op, stream);
   const YuvFormat format =
       format_of(op, matrix, full_range, bit_depth, subsampling, chroma_location);
   const auto wanted = static_cast<RgbLayout>(choose(op, "layout", layout, kLayouts));
-  const YuvTensors yuv{input(op, "y", y, Rows::kMayBeStrided),
-                       input(op, "u", u, Rows::kMayBeStrided),
-                       input(op, "v", v, Rows::kMayBeStrided)};
+  const YuvTensors yuv{call.input("y", y, Layout::kRows), call.input("u", u, Layout::kRows),
+                       call.input("v", v, Layout::kRows)};
   const Tensor expected = yuv_to_rgb_output(yuv, format, wanted);
-  Output result = output(op, out, expected, yuv.y);
+  Output result = call.output(out, expected);
   require_dtype(op, result.tensor, expected.dtype);
-  run(result, threads, [&](const Executor& e) { yuv_to_rgb(yuv, result.tensor, format, e); });
+  call.run(threads, [&](const Executor& e) { yuv_to_rgb(yuv, result.tensor, format, e); });
   return result.object;
 }
 
@@ -98,17 +98,18 @@ py::tuple py_rgb_to_yuv(const py::object& rgb, const py::object& matrix,
                         const py::object& full_range, const py::object& bit_depth,
                         const py::object& subsampling, const py::object& chroma_location,
                         const py::object& out_y, const py::object& out_u, const py::object& out_v,
-                        int threads) {
+                        int threads, const py::object& stream) {
   constexpr const char* op = "rgb_to_yuv";
+  Call call(op, stream);
   const YuvFormat format =
       format_of(op, matrix, full_range, bit_depth, subsampling, chroma_location);
-  const Tensor in = input(op, "rgb", rgb);
+  const Tensor in = call.input("rgb", rgb);
   const YuvTensors expected = rgb_to_yuv_output(in, format);
-  Output y = output(op, out_y, expected.y, in, Rows::kMayBeStrided);
-  Output u = output(op, out_u, expected.u, in, Rows::kMayBeStrided);
-  Output v = output(op, out_v, expected.v, in, Rows::kMayBeStrided);
+  Output y = call.output(out_y, expected.y, Layout::kRows);
+  Output u = call.output(out_u, expected.u, Layout::kRows);
+  Output v = call.output(out_v, expected.v, Layout::kRows);
   const YuvTensors planes{y.tensor, u.tensor, v.tensor};
-  run(y, threads, [&](const Executor& e) { rgb_to_yuv(in, planes, format, e); });
+  call.run(threads, [&](const Executor& e) { rgb_to_yuv(in, planes, format, e); });
   return py::make_tuple(y.object, u.object, v.object);
 }
 
@@ -117,10 +118,11 @@ py::tuple py_rgb_to_yuv(const py::object& rgb, const py::object& matrix,
 void register_colour(py::module_& m) {
   m.def("yuv_to_rgb", &py_yuv_to_rgb, py::arg("y"), py::arg("u"), py::arg("v"), py::arg("matrix"),
         py::arg("full_range"), py::arg("bit_depth"), py::arg("subsampling"),
-        py::arg("chroma_location"), py::arg("layout"), py::arg("out"), py::arg("threads"));
+        py::arg("chroma_location"), py::arg("layout"), py::arg("out"), py::arg("threads"),
+        py::arg("stream"));
   m.def("rgb_to_yuv", &py_rgb_to_yuv, py::arg("rgb"), py::arg("matrix"), py::arg("full_range"),
         py::arg("bit_depth"), py::arg("subsampling"), py::arg("chroma_location"), py::arg("out_y"),
-        py::arg("out_u"), py::arg("out_v"), py::arg("threads"));
+        py::arg("out_u"), py::arg("out_v"), py::arg("threads"), py::arg("stream"));
 }
 
 }  // namespace fastvid::python

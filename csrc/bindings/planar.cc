@@ -6,25 +6,31 @@
 namespace fastvid::python {
 namespace {
 
-py::object py_rgb_to_planar(const py::object& frames, const py::object& out, int threads) {
-  const Tensor in = input("rgb_to_planar", "frames", frames);
-  Output result = output("rgb_to_planar", out, rgb_to_planar_output(in), in);
-  run(result, threads, [&](const Executor& e) { rgb_to_planar(in, result.tensor, e); });
+py::object py_rgb_to_planar(const py::object& frames, const py::object& out, int threads,
+                            const py::object& stream) {
+  Call call("rgb_to_planar", stream);
+  const Tensor in = call.input("frames", frames);
+  Output result = call.output(out, rgb_to_planar_output(in));
+  call.run(threads, [&](const Executor& e) { rgb_to_planar(in, result.tensor, e); });
   return result.object;
 }
 
-py::object py_planar_to_rgb(const py::object& x, const py::object& out, int threads) {
-  const Tensor in = input("planar_to_rgb", "x", x);
-  Output result = output("planar_to_rgb", out, planar_to_rgb_output(in), in);
-  run(result, threads, [&](const Executor& e) { planar_to_rgb(in, result.tensor, e); });
+py::object py_planar_to_rgb(const py::object& x, const py::object& out, int threads,
+                            const py::object& stream) {
+  Call call("planar_to_rgb", stream);
+  const Tensor in = call.input("x", x);
+  Output result = call.output(out, planar_to_rgb_output(in));
+  call.run(threads, [&](const Executor& e) { planar_to_rgb(in, result.tensor, e); });
   return result.object;
 }
 
 }  // namespace
 
 void register_planar(py::module_& m) {
-  m.def("rgb_to_planar", &py_rgb_to_planar, py::arg("frames"), py::arg("out"), py::arg("threads"));
-  m.def("planar_to_rgb", &py_planar_to_rgb, py::arg("x"), py::arg("out"), py::arg("threads"));
+  m.def("rgb_to_planar", &py_rgb_to_planar, py::arg("frames"), py::arg("out"), py::arg("threads"),
+        py::arg("stream"));
+  m.def("planar_to_rgb", &py_planar_to_rgb, py::arg("x"), py::arg("out"), py::arg("threads"),
+        py::arg("stream"));
 }
 
 }  // namespace fastvid::python

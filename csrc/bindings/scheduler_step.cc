@@ -15,9 +15,11 @@ constexpr const char* kOutputNames[] = {"out[0]", "out[1]", "out[2]"};
 // noise. ops.py has checked the numbers of all.
 py::tuple py_scheduler_step(const py::array_t<float, py::array::c_style>& matrix,
                             const py::tuple& inputs, const py::object& uncond, float guidance,
-                            const py::object& noise_scale, uint64_t seed, uint32_t stream,
-                            uint64_t offset, const py::tuple& out, int threads) {
+                            const py::object& noise_scale, uint64_t seed, uint32_t subsequence,
+                            uint64_t offset, const py::tuple& out, int threads,
+                            const py::object& stream) {
   constexpr const char* op = "scheduler_step";
+  Call call(op, stream);
   SchedulerStep step{};
   SolverStep& numbers = step.numbers;
   numbers.inputs = static_cast<int>(inputs.size());
@@ -27,8 +29,8 @@ py::tuple py_scheduler_step(const py::array_t<float, py::array::c_style>& matrix
       matrix.size() != py::ssize_t{numbers.inputs} * numbers.outputs) {
     throw InputError("scheduler_step: matrix must have a row per output and a column per input");
   }
-  for (int k = 0; k < numbers.inputs; ++k) step.in[k] = input(op, kInputNames[k], inputs[k]);
-  step.uncond = optional_input(op, "uncond", uncond);
+  for (int k = 0; k < numbers.inputs; ++k) step.in[k] = call.input(kInputNames[k], inputs[k]);
+  step.uncond = call.optional_input("uncond", uncond);
   numbers.guidance = guidance;
   for (int o = 0; o < numbers.outputs; ++o) {
     for (int k = 0; k < numbers.inputs; ++k) {
@@ -42,18 +44,18 @@ py::tuple py_scheduler_step(const py::array_t<float, py::array::c_style>& matrix
       throw InputError("scheduler_step: noise_scale must have a number per output");
     }
     for (int o = 0; o < numbers.outputs; ++o) numbers.noise_scale[o] = scales.data()[o];
-    numbers.noise = {.seed = seed, .stream = stream, .offset = offset};
+    numbers.noise = {.seed = seed, .subsequence = subsequence, .offset = offset};
   }
   Output results[SolverStep::kMaxOutputs];
   py::tuple objects(out.size());
   for (int o = 0; o < numbers.outputs; ++o) {
     const Tensor expected{
         .name = kOutputNames[o], .dtype = DType::kFloat32, .shape = step.in[0].shape};
-    results[o] = output(op, out[o], expected, step.in[0]);
+    results[o] = call.output(out[o], expected);
     step.out[o] = results[o].tensor;
     objects[o] = results[o].object;
   }
-  run(results[0], threads, [&](const Executor& e) { scheduler_step(step, e); });
+  call.run(threads, [&](const Executor& e) { scheduler_step(step, e); });
   return objects;
 }
 
@@ -62,7 +64,8 @@ py::tuple py_scheduler_step(const py::array_t<float, py::array::c_style>& matrix
 void register_scheduler_step(py::module_& m) {
   m.def("scheduler_step", &py_scheduler_step, py::arg("matrix"), py::arg("inputs"),
         py::arg("uncond"), py::arg("guidance_scale"), py::arg("noise_scale"), py::arg("seed"),
-        py::arg("stream"), py::arg("offset"), py::arg("out"), py::arg("threads"));
+        py::arg("subsequence"), py::arg("offset"), py::arg("out"), py::arg("threads"),
+        py::arg("stream"));
 }
 
 }  // namespace fastvid::python

@@ -8,17 +8,18 @@ namespace {
 
 py::object py_warp_blend(const py::object& image0, const py::object& image1, const py::object& flow,
                          const py::object& mask, const py::object& residual, const py::object& out,
-                         bool to_uint8, int threads) {
+                         bool to_uint8, int threads, const py::object& stream) {
   constexpr const char* op = "warp_blend";
-  const WarpBlendArgs args{.image0 = input(op, "image0", image0),
-                           .image1 = input(op, "image1", image1),
-                           .flow = input(op, "flow", flow),
-                           .mask = input(op, "mask", mask),
-                           .residual = optional_input(op, "residual", residual)};
+  Call call(op, stream);
+  const WarpBlendArgs args{.image0 = call.input("image0", image0),
+                           .image1 = call.input("image1", image1),
+                           .flow = call.input("flow", flow),
+                           .mask = call.input("mask", mask),
+                           .residual = call.optional_input("residual", residual)};
   const DType dtype = to_uint8 ? DType::kUint8 : DType::kFloat32;
-  Output result = output(op, out, warp_blend_output(args, dtype), args.image0);
+  Output result = call.output(out, warp_blend_output(args, dtype));
   require_dtype(op, result.tensor, dtype);
-  run(result, threads, [&](const Executor& e) { warp_blend(args, result.tensor, e); });
+  call.run(threads, [&](const Executor& e) { warp_blend(args, result.tensor, e); });
   return result.object;
 }
 
@@ -27,7 +28,7 @@ py::object py_warp_blend(const py::object& image0, const py::object& image1, con
 void register_warp_blend(py::module_& m) {
   m.def("warp_blend", &py_warp_blend, py::arg("image0"), py::arg("image1"), py::arg("flow"),
         py::arg("mask"), py::arg("residual"), py::arg("out"), py::arg("to_uint8"),
-        py::arg("threads"));
+        py::arg("threads"), py::arg("stream"));
 }
 
 }  // namespace fastvid::python

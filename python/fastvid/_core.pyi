@@ -10,8 +10,10 @@ def cpu_isas() -> list[str]: ...
 def _force_isa(name: str | None) -> None: ...
 def cuda_compiled() -> bool: ...
 def default_threads() -> int: ...
-def rgb_to_planar(frames: Any, out: Any, threads: int) -> NDArray[np.float32]: ...
-def planar_to_rgb(x: Any, out: Any, threads: int) -> NDArray[np.uint8]: ...
+def rgb_to_planar(
+    frames: Any, out: Any, threads: int, stream: int | None
+) -> NDArray[np.float32]: ...
+def planar_to_rgb(x: Any, out: Any, threads: int, stream: int | None) -> NDArray[np.uint8]: ...
 def inverse_search(
     luma0: Any,
     luma1: Any,
@@ -22,6 +24,7 @@ def inverse_search(
     finest: int,
     bidirectional: bool,
     threads: int,
+    stream: int | None,
 ) -> tuple[Any, Any]: ...
 def yuv_to_rgb(
     y: Any,
@@ -35,8 +38,11 @@ def yuv_to_rgb(
     layout: str,
     out: Any,
     threads: int,
+    stream: int | None,
 ) -> NDArray[Any]: ...
-def downscale(x: Any, factor: int, out: Any, threads: int) -> NDArray[np.float32]: ...
+def downscale(
+    x: Any, factor: int, out: Any, threads: int, stream: int | None
+) -> NDArray[np.float32]: ...
 def rgb_to_yuv(
     rgb: Any,
     matrix: str,
@@ -48,13 +54,22 @@ def rgb_to_yuv(
     out_u: Any,
     out_v: Any,
     threads: int,
+    stream: int | None,
 ) -> tuple[Any, Any, Any]: ...
 def rgb_to_luma(
-    frames: Any, out_luma: Any, out_chroma: Any, threads: int
+    frames: Any, out_luma: Any, out_chroma: Any, threads: int, stream: int | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
-def luma_to_rgb(luma: Any, chroma: Any, out: Any, threads: int) -> NDArray[np.uint8]: ...
+def luma_to_rgb(
+    luma: Any, chroma: Any, out: Any, threads: int, stream: int | None
+) -> NDArray[np.uint8]: ...
 def randn(
-    shape: tuple[int, ...], seed: int, stream: int, offset: int, out: Any, threads: int
+    shape: tuple[int, ...],
+    seed: int,
+    subsequence: int,
+    offset: int,
+    out: Any,
+    threads: int,
+    stream: int | None,
 ) -> NDArray[np.float32]: ...
 def scheduler_step(
     matrix: NDArray[np.float32],
@@ -63,12 +78,15 @@ def scheduler_step(
     guidance_scale: float,
     noise_scale: NDArray[np.float32] | None,
     seed: int,
-    stream: int,
+    subsequence: int,
     offset: int,
     out: tuple[Any, ...],
     threads: int,
+    stream: int | None,
 ) -> tuple[Any, ...]: ...
-def warp(image: Any, flow: Any, zeros: bool, out: Any, threads: int) -> NDArray[np.float32]: ...
+def warp(
+    image: Any, flow: Any, zeros: bool, out: Any, threads: int, stream: int | None
+) -> NDArray[np.float32]: ...
 def warp_blend(
     image0: Any,
     image1: Any,
@@ -78,4 +96,5 @@ def warp_blend(
     out: Any,
     to_uint8: bool,
     threads: int,
+    stream: int | None,
 ) -> NDArray[Any]: ...

@@ -372,10 +372,15 @@ PLANES = (Y.copy(), UV.copy(), UV.copy())
         ((Y, UV.astype(np.int8), UV), {}, InputTypeError, "u must be .*, got int8"),
         ((Y[None], UV, UV), {}, InputError, r"y must be \(H, W\), got shape \(1, 4, 6\)"),
         ((Y, UV, UV[:1]), {}, InputError, r"v must have shape \(2, 3\), got \(1, 3\)"),
-        ((Y[:, ::2], UV, UV), {}, InputError, "y must be C-contiguous"),
-        ((Y[::-1], UV, UV), {}, InputError, "y must be C-contiguous"),
+        ((Y[:, ::2], UV, UV), {}, InputError, "y must be a plane"),
+        ((Y[::-1], UV, UV), {}, InputError, "y must be a plane"),
         ((Y[:0], UV[:0], UV[:0]), {}, InputError, "y must not be empty"),
-        ((Y.tolist(), UV, UV), {}, InputTypeError, "y must be a NumPy array, got list"),
+        (
+            (Y.tolist(), UV, UV),
+            {},
+            InputTypeError,
+            "y must be a NumPy .*, got list",
+        ),
     ],
 )
 def test_bad_planes_and_options_are_named(

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fastvid import ops
-from fastvid.errors import InputError, InputTypeError, NoDeviceError
+from fastvid.errors import InputError, InputTypeError
 
 Array = NDArray[Any]
 
@@ -210,24 +210,3 @@ def test_wrong_arguments_are_refused() -> None:
         ops.inverse_search(luma, luma, out=luma)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="share memory"):
         ops.inverse_search(luma, luma, out=(np.zeros((1, 2, 16, 16), np.float32),) * 2)
-
-
-def test_device_arrays_need_a_device() -> None:
-    class Array:
-        __cuda_array_interface__ = {  # noqa: RUF012
-            "shape": (1, 1, 16, 16),
-            "typestr": "<f4",
-            "data": (64, False),
-            "version": 3,
-        }
-
-    class Flow:
-        __cuda_array_interface__ = {  # noqa: RUF012
-            "shape": (1, 2, 16, 16),
-            "typestr": "<f4",
-            "data": (1 << 20, False),
-            "version": 3,
-        }
-
-    with pytest.raises((NoDeviceError, InputError)):
-        ops.inverse_search(Array(), Array(), out=(Flow(), Flow()))  # type: ignore[arg-type]

@@ -146,7 +146,7 @@ LUMA, CHROMA = np.zeros((1, 1, 4, 6), np.float32), np.zeros((1, 2, 4, 6), np.flo
         (FRAMES[0], {}, InputError, r"frames must be \(N, H, W, 3\), got shape \(4, 6, 3\)"),
         (FRAMES[..., :2].copy(), {}, InputError, r"frames must have shape \(1, 4, 6, 3\)"),
         (FRAMES[:, ::2], {}, InputError, "frames must be C-contiguous"),
-        (None, {}, InputTypeError, "frames must be a NumPy array, got NoneType"),
+        (None, {}, InputTypeError, "frames must be a NumPy .*, got NoneType"),
         (FRAMES, {"out": LUMA}, InputTypeError, "out must be a tuple of 2 arrays or None, got"),
         (FRAMES, {"out": (LUMA,)}, InputError, "out must be a tuple of 2 arrays, got 1"),
         (FRAMES, {"out": (LUMA, LUMA)}, InputError, "out chroma must have shape"),

@@ -10,7 +10,7 @@ import pytest
 import reference
 
 from fastvid import ops
-from fastvid.errors import InputError, InputTypeError, NoDeviceError
+from fastvid.errors import InputError, InputTypeError
 
 SHAPES = [(1, 1, 1), (1, 3, 5), (2, 7, 15), (1, 4, 16), (1, 5, 17), (3, 33, 64), (1, 70, 131)]
 
@@ -101,8 +101,8 @@ def read_only(array: Any) -> Any:
 @pytest.mark.parametrize(
     ("frames", "options", "error", "message"),
     [
-        ([[1, 2]], {}, InputTypeError, "frames must be a NumPy array, got list"),
-        (None, {}, InputTypeError, "frames must be a NumPy array, got NoneType"),
+        ([[1, 2]], {}, InputTypeError, "frames must be a NumPy .*, got list"),
+        (None, {}, InputTypeError, "frames must be a NumPy .*, got NoneType"),
         (FRAMES.astype(np.float32), {}, InputTypeError, "frames must be uint8, got float32"),
         (FRAMES.astype(np.int16), {}, InputTypeError, "frames must be .*, got int16"),
         (FRAMES.astype(object), {}, InputTypeError, "frames must be .*, got object"),
@@ -133,28 +133,3 @@ def test_out_must_not_overlap_the_input() -> None:
         ops.rgb_to_planar(frames, out=planes)
     with pytest.raises(InputError, match="out must not share memory with x"):
         ops.planar_to_rgb(planes, out=frames)
-
-
-class DeviceArray:
-    """An object that claims to be CUDA memory; its address is never read on the host."""
-
-    def __init__(self, shape: tuple[int, ...], typestr: str, address: int) -> None:
-        self.__cuda_array_interface__ = {
-            "shape": shape,
-            "typestr": typestr,
-            "data": (address, False),
-            "strides": None,
-            "version": 3,
-        }
-
-
-def test_a_device_array_without_a_device_is_refused() -> None:
-    frames = DeviceArray((1, 4, 6, 3), "|u1", 0x1000)
-    out = DeviceArray((1, 3, 4, 6), "<f4", 0x2000)
-    # With a device, the address is found not to be device memory.
-    with pytest.raises((NoDeviceError, InputError), match=r"no CUDA kernels|CUDA dev"):
-        ops.rgb_to_planar(frames, out=out)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="out must be given for device arrays"):
-        ops.rgb_to_planar(frames)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="all arrays must be on one device"):
-        ops.rgb_to_planar(FRAMES, out=out)

@@ -75,7 +75,7 @@ Tensor tensor_of(OrtValue* value, const char* name) {
   call<void>(kReleaseTensorTypeAndShapeInfo, info);
   tensor.shape = Shape(sizes, static_cast<int>(rank));
   tensor.dtype = dtype_of(type);
-  if (rank > 0) tensor.row_stride = sizes[rank - 1];
+  tensor.set_contiguous();
   check(call<OrtStatus*>(kGetTensorMutableData, value, &tensor.data));
   return tensor;
 }

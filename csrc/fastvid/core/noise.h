@@ -8,10 +8,10 @@
 namespace fastvid {
 
 // Element i of a noise is element i % 4 of the block that belongs to the counter
-// (low half of i / 4, high half of i / 4, stream, 0) under the key `seed`.
+// (low half of i / 4, high half of i / 4, subsequence, 0) under the key `seed`.
 struct Noise {
   uint64_t seed = 0;
-  uint32_t stream = 0;
+  uint32_t subsequence = 0;
   uint64_t offset = 0;  // the element an array starts with
 };
 

@@ -17,6 +17,10 @@ const char* dtype_name(DType dtype) {
   switch (dtype) {
     case DType::kFloat32:
       return "float32";
+    case DType::kFloat16:
+      return "float16";
+    case DType::kBFloat16:
+      return "bfloat16";
     case DType::kUint8:
       return "uint8";
     case DType::kUint16:
@@ -30,6 +34,8 @@ size_t dtype_size(DType dtype) {
   switch (dtype) {
     case DType::kFloat32:
       return 4;
+    case DType::kFloat16:
+    case DType::kBFloat16:
     case DType::kUint16:
       return 2;
     default:
@@ -63,16 +69,46 @@ std::string Shape::text() const {
   return text + (rank_ == 1 ? ",)" : ")");
 }
 
-void require_dtype(const char* op, const Tensor& tensor, DType dtype) {
-  if (tensor.dtype == dtype) return;
-  throw InputTypeError(subject(op, tensor) + " must be " + dtype_name(dtype) + ", got " +
-                       dtype_name(tensor.dtype));
+void Tensor::set_contiguous() {
+  int64_t step = 1;
+  for (int i = shape.rank() - 1; i >= 0; --i) {
+    strides[i] = step;
+    step *= shape[i];
+  }
 }
 
-void require_dtype(const char* op, const Tensor& tensor, DType first, DType second) {
-  if (tensor.dtype == first || tensor.dtype == second) return;
-  throw InputTypeError(subject(op, tensor) + " must be " + dtype_name(first) + " or " +
-                       dtype_name(second) + ", got " + dtype_name(tensor.dtype));
+bool Tensor::contiguous() const {
+  if (shape.elements() == 0) return true;
+  int64_t step = 1;
+  for (int i = shape.rank() - 1; i >= 0; --i) {
+    if (shape[i] != 1 && strides[i] != step) return false;
+    step *= shape[i];
+  }
+  return true;
+}
+
+size_t Tensor::extent() const {
+  if (shape.elements() == 0) return 0;
+  int64_t last = 0;
+  for (int i = 0; i < shape.rank(); ++i) last += (shape[i] - 1) * strides[i];
+  return static_cast<size_t>(last + 1) * dtype_size(dtype);
+}
+
+void require_dtype(const char* op, const Tensor& tensor, DType dtype) {
+  require_dtype(op, tensor, {dtype});
+}
+
+void require_dtype(const char* op, const Tensor& tensor, std::initializer_list<DType> allowed) {
+  std::string names;
+  size_t left = allowed.size();
+  for (const DType dtype : allowed) {
+    if (tensor.dtype == dtype) return;
+    names += dtype_name(dtype);
+    --left;
+    names += left > 1 ? ", " : left == 1 ? " or " : "";
+  }
+  throw InputTypeError(subject(op, tensor) + " must be " + names + ", got " +
+                       dtype_name(tensor.dtype));
 }
 
 void require_rank(const char* op, const Tensor& tensor, const char* layout) {
@@ -93,18 +129,11 @@ void require_not_empty(const char* op, const Tensor& tensor) {
 }
 
 void require_apart(const char* op, const Tensor& out, std::initializer_list<const Tensor*> inputs) {
-  const auto extent = [](const Tensor& t) {
-    int64_t elements = t.shape.elements();
-    if (t.shape.rank() == 2 && elements > 0 && t.row_stride > 0) {
-      elements = (t.dim(0) - 1) * t.row_stride + t.dim(1);
-    }
-    return static_cast<size_t>(elements) * dtype_size(t.dtype);
-  };
   const auto begin = reinterpret_cast<uintptr_t>(out.data);
   for (const Tensor* input : inputs) {
     if (!input->present()) continue;
     const auto other = reinterpret_cast<uintptr_t>(input->data);
-    if (begin < other + extent(*input) && other < begin + extent(out)) {
+    if (begin < other + input->extent() && other < begin + out.extent()) {
       throw InputError(subject(op, out) + " must not share memory with " + input->name +
                        ", got overlapping arrays");
     }

@@ -8,7 +8,7 @@
 
 namespace fastvid {
 
-enum class DType { kFloat32, kUint8, kUint16, kOther };
+enum class DType { kFloat32, kFloat16, kBFloat16, kUint8, kUint16, kOther };
 enum class Device { kCpu, kCuda };
 
 const char* dtype_name(DType dtype);
@@ -36,15 +36,15 @@ class Shape {
   int rank_ = 0;
 };
 
-// Memory that someone else owns. C-contiguous, except that the rows (last axis) of a rank-2 tensor
-// may stand `row_stride` elements apart.
+// Memory that someone else owns. Neighbours along axis i are `strides[i]` elements apart, never a
+// negative number; whoever makes a tensor fills them in.
 struct Tensor {
   const char* name = "";
   void* data = nullptr;
   DType dtype = DType::kFloat32;
   Shape shape{};
   Device device = Device::kCpu;
-  int64_t row_stride = 0;
+  int64_t strides[Shape::kMaxRank] = {};
 
   template <class T>
   T* as() const {
@@ -52,11 +52,15 @@ struct Tensor {
   }
   bool present() const { return data != nullptr || shape.rank() != 0; }
   int64_t dim(int axis) const { return shape[axis]; }
+  void set_contiguous();
+  bool contiguous() const;
+  // Bytes from the first to the end of the last element.
+  size_t extent() const;
 };
 
 // Each throws `op: name must be ..., got ...`: InputTypeError for a dtype, InputError otherwise.
 void require_dtype(const char* op, const Tensor& tensor, DType dtype);
-void require_dtype(const char* op, const Tensor& tensor, DType first, DType second);
+void require_dtype(const char* op, const Tensor& tensor, std::initializer_list<DType> allowed);
 // `layout` names the axes, for instance "(N, C, H, W)"; its number of axes is the rank.
 void require_rank(const char* op, const Tensor& tensor, const char* layout);
 void require_shape(const char* op, const Tensor& tensor, const Shape& shape);

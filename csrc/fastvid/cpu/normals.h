@@ -61,13 +61,13 @@ inline void philox_words(const Noise& noise, uint64_t block, Words& words) {
     words.w[1][i] = words.w[0][i] >> 32;
   }
   const Wide multiplier0 = wide(philox::kMultiplier0), multiplier1 = wide(philox::kMultiplier1);
-  const Wide stream = wide(noise.stream), zero = wide(uint32_t{0});
+  const Wide row = wide(noise.subsequence), zero = wide(uint32_t{0});
   for (int i = 0; i < kNoiseBlocks; i += kGroups * kWideLanes) {
     Wide c[kGroups][4];
     for (int g = 0; g < kGroups; ++g) {
       c[g][0] = wide(words.w[0] + i + g * kWideLanes);
       c[g][1] = wide(words.w[1] + i + g * kWideLanes);
-      c[g][2] = stream;
+      c[g][2] = row;
       c[g][3] = zero;
     }
     auto key0 = static_cast<uint32_t>(noise.seed), key1 = static_cast<uint32_t>(noise.seed >> 32);

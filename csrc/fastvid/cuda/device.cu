@@ -9,15 +9,19 @@ namespace fastvid::cuda {
 
 bool compiled() { return true; }
 
-DeviceGuard::DeviceGuard(const char* op, std::initializer_list<const Tensor*> tensors) {
+void require_device(const char* op) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess || count == 0) {
     (void)cudaGetLastError();
     throw NoDeviceError(std::string(op) + ": a CUDA device must be present, got " +
                             (error == cudaSuccess ? "none" : cudaGetErrorString(error)),
-                        "pass NumPy arrays to run on the CPU");
+                        "pass arrays on the CPU");
   }
+}
+
+DeviceGuard::DeviceGuard(const char* op, std::initializer_list<const Tensor*> tensors) {
+  require_device(op);
   int device = -1;
   for (const Tensor* tensor : tensors) {
     if (!tensor->present()) continue;

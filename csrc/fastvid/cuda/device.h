@@ -10,9 +10,12 @@ namespace fastvid::cuda {
 // Whether this build has CUDA kernels.
 bool compiled();
 
-// Makes the device that owns the tensors the current one while it lives. Throws NoDeviceError
-// where there is no device or no kernels, InputError where a pointer is not device memory or the
-// tensors are on different devices.
+// Throws NoDeviceError where there is no device or no kernels.
+void require_device(const char* op);
+
+// Makes the device that owns the tensors the current one while it lives. Throws as
+// require_device does, and InputError where a pointer is not device memory or the tensors are on
+// different devices.
 class DeviceGuard {
  public:
   DeviceGuard(const char* op, std::initializer_list<const Tensor*> tensors);

@@ -44,7 +44,7 @@ __device__ inline void normal_pair(uint32_t radius_word, uint32_t angle_word, fl
 // The four elements of a block.
 __device__ inline void normal_block(const Noise& noise, uint64_t block, float* z) {
   uint32_t c0 = static_cast<uint32_t>(block), c1 = static_cast<uint32_t>(block >> 32);
-  uint32_t c2 = noise.stream, c3 = 0;
+  uint32_t c2 = noise.subsequence, c3 = 0;
   auto key0 = static_cast<uint32_t>(noise.seed), key1 = static_cast<uint32_t>(noise.seed >> 32);
 #pragma unroll
   for (int round = 0; round < philox::kRounds; ++round) {

@@ -98,7 +98,7 @@ Planes planes_of(const YuvTensors& yuv) {
   const Tensor* tensors[3] = {&yuv.y, &yuv.u, &yuv.v};
   for (int i = 0; i < 3; ++i) {
     planes.data[i] = tensors[i]->data;
-    planes.stride[i] = tensors[i]->row_stride * static_cast<int64_t>(dtype_size(tensors[i]->dtype));
+    planes.stride[i] = tensors[i]->strides[0] * static_cast<int64_t>(dtype_size(tensors[i]->dtype));
   }
   return planes;
 }
@@ -171,7 +171,7 @@ Tensor yuv_to_rgb_output(const YuvTensors& yuv, const YuvFormat& format, RgbLayo
 void yuv_to_rgb(const YuvTensors& yuv, const Tensor& out, const YuvFormat& format,
                 const Executor& executor) {
   constexpr const char* op = "yuv_to_rgb";
-  require_dtype(op, out, DType::kUint8, DType::kFloat32);
+  require_dtype(op, out, {DType::kUint8, DType::kFloat32});
   const auto layout = out.dtype == DType::kUint8 ? RgbLayout::kInterleaved : RgbLayout::kPlanar;
   require_shape(op, out, yuv_to_rgb_output(yuv, format, layout).shape);
   require_apart(op, out, {&yuv.y, &yuv.u, &yuv.v});
@@ -187,7 +187,7 @@ void yuv_to_rgb(const YuvTensors& yuv, const Tensor& out, const YuvFormat& forma
 
 YuvTensors rgb_to_yuv_output(const Tensor& rgb, const YuvFormat& format) {
   constexpr const char* op = "rgb_to_yuv";
-  require_dtype(op, rgb, DType::kUint8, DType::kFloat32);
+  require_dtype(op, rgb, {DType::kUint8, DType::kFloat32});
   const bool planar = rgb.dtype == DType::kFloat32;
   require_rank(op, rgb, planar ? "(1, 3, H, W)" : "(H, W, 3)");
   const int64_t height = rgb.dim(planar ? 2 : 0), width = rgb.dim(planar ? 3 : 1);

@@ -46,7 +46,7 @@ Tensor warp_blend_output(const WarpBlendArgs& args, DType dtype) {
 }
 
 void warp_blend(const WarpBlendArgs& args, const Tensor& out, const Executor& executor) {
-  require_dtype(kOp, out, DType::kFloat32, DType::kUint8);
+  require_dtype(kOp, out, {DType::kFloat32, DType::kUint8});
   require_shape(kOp, out, warp_blend_output(args, out.dtype).shape);
   require_apart(kOp, out, {&args.image0, &args.image1, &args.flow, &args.mask, &args.residual});
   const int scale = scale_of(args);

@@ -47,17 +47,17 @@ class Noise:
 
     given: Array | None
     seed: int | None
-    stream: int
+    subsequence: int
 
     @classmethod
-    def of(cls, name: str, given: Array | None, seed: int | None, stream: int) -> Noise:
+    def of(cls, name: str, given: Array | None, seed: int | None, subsequence: int) -> Noise:
         """Raises where neither or both are there."""
         if (given is None) == (seed is None):
             raise InputError(
                 f"{name}.step: exactly one of seed and variance_noise must be given to a step that "
                 f"adds noise, got {'neither' if seed is None else 'both'}"
             )
-        return cls(given, seed, stream)
+        return cls(given, seed, subsequence)
 
 
 class Scheduler:
@@ -285,7 +285,7 @@ class Step:
                 matrix, arrays = np.hstack([matrix, column]), [*arrays, noise.given]
             else:
                 scales = [noise_scale] + [0.0] * (len(rows) - 1)
-                options = {"seed": noise.seed, "stream": noise.stream}
+                options = {"seed": noise.seed, "subsequence": noise.subsequence}
         if not np.isfinite(matrix).all():
             raise InputError(
                 f"{self._scheduler.name}: step must have finite coefficients, got others: this "

@@ -8,9 +8,13 @@ namespace fastvid::cuda {
 
 bool compiled() { return false; }
 
-DeviceGuard::DeviceGuard(const char* op, std::initializer_list<const Tensor*>) {
+void require_device(const char* op) {
   throw NoDeviceError(std::string(op) + ": this build of fastvid has no CUDA kernels",
-                      "install it again with FASTVID_CUDA=ON, or pass NumPy arrays");
+                      "install it again with FASTVID_CUDA=ON, or pass arrays on the CPU");
+}
+
+DeviceGuard::DeviceGuard(const char* op, std::initializer_list<const Tensor*>) {
+  require_device(op);
 }
 
 DeviceGuard::~DeviceGuard() = default;

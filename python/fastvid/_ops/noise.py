@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastvid import _core
-from fastvid._op_checks import integer, outputs, threads_of
+from fastvid._ops.checks import integer, outputs, threads_of
 from fastvid.errors import InputError, InputTypeError
 
 _MAX_AXES = 6
@@ -20,7 +20,7 @@ _MAX_OUTPUTS = 3
 # Elements of a noise are counted in 64 bits; this leaves room for offset + size.
 _MAX_ELEMENTS = 2**62
 _MAX_SEED = 2**64 - 1
-_MAX_STREAM = 2**32 - 1
+_MAX_SUBSEQUENCE = 2**32 - 1
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -28,25 +28,27 @@ def randn(
     shape: int | Sequence[int],
     *,
     seed: int,
-    stream: int = 0,
+    subsequence: int = 0,
     offset: int = 0,
     out: Any = None,
     threads: int | None = None,
+    stream: int | None = None,
 ) -> NDArray[np.float32]:
     """Draws standard normal noise, the same bits on every processor, thread count and device.
 
-    Element i, in C order, is element `offset + i` of an endless row that `seed` and `stream` name,
-    so any slice of a noise can be made alone. Philox4x32-10 with the key `seed` turns the counter
-    (low and high half of the block, stream, 0) into four words for each block of four elements,
-    and Box and Muller's formula each pair of words into two normals, of at most 5.77.
+    Element i, in C order, is element `offset + i` of an endless row that `seed` and `subsequence`
+    name, so any slice of a noise can be made alone. Philox4x32-10 with the key `seed` turns the
+    counter (low and high half of the block, subsequence, 0) into four words for each block of four
+    elements, and Box and Muller's formula each pair of words into two normals, of at most 5.77.
 
     Args:
         shape: Sizes of up to 6 axes, or the size of one.
         seed: From 0 to 2**64 - 1.
-        stream: From 0 to 2**32 - 1: an independent row of the same seed, for instance of a step.
+        subsequence: From 0 to 2**32 - 1: an independent row of the same seed, say of a step.
         offset: Where in the row the noise starts, from 0 to 2**62 - 1.
         out: float32 array of this shape to write to; None allocates.
         threads: Number of threads; None is the default.
+        stream: CUDA stream of arrays on a device; None is the current one.
 
     Returns:
         float32 array of the shape; `out` where it was given.
@@ -56,9 +58,9 @@ def randn(
         InputError: An argument has the wrong shape, layout or value.
     """
     op = "randn"
-    _check_noise(op, seed, stream, offset)
+    _check_noise(op, seed, subsequence, offset)
     count = threads_of(op, threads)
-    return _core.randn(_sizes(op, shape), seed, stream, offset, out, count)
+    return _core.randn(_sizes(op, shape), seed, subsequence, offset, out, count, stream)
 
 
 def scheduler_step(
@@ -69,10 +71,11 @@ def scheduler_step(
     guidance_scale: float = 1.0,
     noise_scale: Sequence[float] | None = None,
     seed: int = 0,
-    stream: int = 0,
+    subsequence: int = 0,
     offset: int = 0,
     out: tuple[Any, ...] | None = None,
     threads: int | None = None,
+    stream: int | None = None,
 ) -> tuple[Any, ...]:
     """Makes one step of a linear solver in one pass over its arrays.
 
@@ -88,11 +91,12 @@ def scheduler_step(
         guidance_scale: How far past `uncond` to go; without `uncond` it has no effect.
         noise_scale: A number per output; None adds no noise.
         seed: The noise, as in `randn`, as are the next two.
-        stream: Row of the noise.
+        subsequence: The row, as in `randn`.
         offset: Element of the row that belongs to the first element.
         out: As many float32 arrays as the matrix has rows (1 to 3) to write to; None allocates
             them. An output may be one of the inputs itself, but share no other memory with any.
         threads: Number of threads; None is the default.
+        stream: CUDA stream of arrays on a device; None is the current one.
 
     Returns:
         The outputs, as many as the matrix has rows; those of `out` where it was given.
@@ -119,7 +123,7 @@ def scheduler_step(
         scales = _numbers(op, "noise_scale", noise_scale)
         if scales.shape != (rows,):
             raise InputError(f"{op}: noise_scale must be {rows} numbers, got shape {scales.shape}")
-    _check_noise(op, seed, stream, offset)
+    _check_noise(op, seed, subsequence, offset)
     return _core.scheduler_step(
         coefficients,
         tuple(inputs),
@@ -127,16 +131,17 @@ def scheduler_step(
         _finite(op, "guidance_scale", guidance_scale),
         scales,
         seed,
-        stream,
+        subsequence,
         offset,
         outputs(op, out, rows),
         threads_of(op, threads),
+        stream,
     )
 
 
-def _check_noise(op: str, seed: int, stream: int, offset: int) -> None:
+def _check_noise(op: str, seed: int, subsequence: int, offset: int) -> None:
     integer(op, "seed", seed, 0, _MAX_SEED)
-    integer(op, "stream", stream, 0, _MAX_STREAM)
+    integer(op, "subsequence", subsequence, 0, _MAX_SUBSEQUENCE)
     integer(op, "offset", offset, 0, _MAX_ELEMENTS - 1)
 
 

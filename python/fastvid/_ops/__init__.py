@@ -1,0 +1,1 @@
+"""The public ops by family; `fastvid.ops` gathers them."""

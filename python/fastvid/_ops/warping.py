@@ -1,0 +1,156 @@
+"""Warping by optical flow, and the flow itself. `fastvid.ops` is the public face."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastvid import _core
+from fastvid._ops.checks import choice, integer, outputs, threads_of
+
+
+def warp(
+    image: NDArray[np.float32],
+    flow: NDArray[np.float32],
+    *,
+    padding: str = "border",
+    out: Any = None,
+    threads: int | None = None,
+    stream: int | None = None,
+) -> NDArray[np.float32]:
+    """Warps images backwards by a flow in pixels.
+
+    `out[n, c, y, x] = image[n, c, y + dy, x + dx]`, bilinear, with `(dx, dy) = flow[n, :, y, x]`.
+
+    Args:
+        image: float32 (N, C, H, W), any range.
+        flow: float32 (N, 2, h, w) in pixels of the image, dx first. `h = ceil(H / k)` and
+            `w = ceil(W / k)` with k in 1, 2, 4, 8: a coarser flow is upsampled bilinearly with
+            pixel centres at halves and clamped at the edge, its values unscaled. A NaN displaces
+            by 0, an infinity far outside the image.
+        padding: What lies outside the image: "border" repeats its edge, "zeros" is 0.
+        out: float32 (N, C, H, W) to write to; None allocates.
+        threads: Number of threads; None is the default.
+        stream: CUDA stream of arrays on a device; None is the current one.
+
+    Returns:
+        float32 (N, C, H, W); `out` where it was given.
+
+    Raises:
+        InputTypeError: An argument has the wrong type or dtype.
+        InputError: An argument has the wrong shape, layout or value.
+    """
+    zeros = choice("warp", "padding", padding, ("border", "zeros")) == "zeros"
+    return _core.warp(image, flow, zeros, out, threads_of("warp", threads), stream)
+
+
+def warp_blend(
+    image0: NDArray[np.float32],
+    image1: NDArray[np.float32],
+    flow: NDArray[np.float32],
+    mask: NDArray[np.float32],
+    *,
+    residual: NDArray[np.float32] | None = None,
+    out: Any = None,
+    out_dtype: str = "float32",
+    threads: int | None = None,
+    stream: int | None = None,
+) -> NDArray[Any]:
+    """Warps two images to one moment and blends them: the last step of frame interpolation.
+
+    `out = clamp(s * warp(image0, flow[:, 0:2]) + (1 - s) * warp(image1, flow[:, 2:4]) + residual)`
+    to [0, 1], with `s = sigmoid(mask)` and border padding, in one pass over the images.
+
+    Args:
+        image0: float32 (N, 3, H, W), RGB in [0, 1].
+        image1: float32 (N, 3, H, W), RGB in [0, 1].
+        flow: float32 (N, 4, h, w): dx, dy into image0, then dx, dy into image1, in pixels of the
+            images; coarser ones as in `warp`.
+        mask: float32 (N, 1, h, w), a logit: large where image0 counts. Upsampled like the flow,
+            before the sigmoid. Where it is NaN, image0 is taken.
+        residual: float32 (N, 3, H, W) added to the blend; None adds nothing.
+        out: Array of the result's dtype and shape to write to; None allocates.
+        out_dtype: "float32" for (N, 3, H, W) in [0, 1], or "uint8" for frames (N, H, W, 3),
+            `round_half_even(255 * out)`. A NaN becomes 0.
+        threads: Number of threads; None is the default.
+        stream: CUDA stream of arrays on a device; None is the current one.
+
+    Returns:
+        float32 (N, 3, H, W) or uint8 (N, H, W, 3); `out` where it was given.
+
+    Raises:
+        InputTypeError: An argument has the wrong type or dtype.
+        InputError: An argument has the wrong shape, layout or value.
+    """
+    dtype = choice("warp_blend", "out_dtype", out_dtype, ("float32", "uint8"))
+    return _core.warp_blend(
+        image0,
+        image1,
+        flow,
+        mask,
+        residual,
+        out,
+        dtype == "uint8",
+        threads_of("warp_blend", threads),
+        stream,
+    )
+
+
+def inverse_search(
+    luma0: NDArray[np.float32],
+    luma1: NDArray[np.float32],
+    *,
+    iterations: int = 8,
+    stride: int = 4,
+    finest: int = 0,
+    bidirectional: bool = True,
+    out: tuple[Any, Any] | None = None,
+    threads: int | None = None,
+    stream: int | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Finds dense optical flow by inverse search on patches of 8x8 pixels, from coarse to fine.
+
+    `luma0[y, x]` is about `luma1[y + dy, x + dx]` with `(dx, dy) = flow01[:, y, x]`. Identical
+    images give exactly zero, and so do images too small for a patch, that is with a side below
+    `8 * 2**finest`.
+
+    Args:
+        luma0: float32 (N, 1, H, W) in [0, 1]; values outside are clamped, NaN counts as 0.
+        luma1: The same.
+        iterations: Steps of a patch on each level, from 1 to 64.
+        stride: Pixels between patches, from 1 to 8; smaller is slower and finer.
+        finest: The level the search ends on: 0 is full size, 1 half, 2 a quarter; the flow is
+            enlarged from there.
+        bidirectional: Whether to search from luma1 to luma0 as well.
+        out: Two float32 (N, 2, H, W) to write flow01 and flow10 to; None allocates.
+        threads: Number of threads; None is the default.
+        stream: CUDA stream of arrays on a device; None is the current one.
+
+    Returns:
+        flow01 and flow10, float32 (N, 2, H, W): dx then dy in pixels of the luma. flow10 is None
+        unless `bidirectional`.
+
+    Raises:
+        InputTypeError: An argument has the wrong type or dtype.
+        InputError: An argument has the wrong shape, layout or value.
+    """
+    op = "inverse_search"
+    integer(op, "iterations", iterations, 1, 64)
+    integer(op, "stride", stride, 1, 8)
+    integer(op, "finest", finest, 0, 2)
+    flow01, flow10 = outputs(op, out, 2)
+    forward, backward = _core.inverse_search(
+        luma0,
+        luma1,
+        flow01,
+        flow10,
+        iterations,
+        stride,
+        finest,
+        bool(bidirectional),
+        threads_of(op, threads),
+        stream,
+    )
+    return forward, backward
