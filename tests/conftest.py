@@ -13,7 +13,6 @@ import av
 import numpy as np
 import pytest
 from hypothesis import settings
-from numpy.typing import NDArray
 
 from fastvid import _core
 
@@ -24,6 +23,26 @@ settings.load_profile("repeatable")
 _ROOT = Path(__file__).resolve().parent.parent
 
 MakeClip = Callable[..., Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests of custom ops in onnxruntime, and skips what needs a device that is absent."""
+    no_cuda = _no_cuda()
+    for item in items:
+        if "run_node" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.onnxruntime)
+        if no_cuda and item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason=no_cuda))
+
+
+def _no_cuda() -> str:
+    """Why no test can use a CUDA device; empty where one can."""
+    if not _core.cuda_compiled():
+        return "this build of fastvid has no CUDA kernels"
+    from fastvid.devices import cuda_driver
+
+    driver = cuda_driver()
+    return "" if driver.devices else "there is no CUDA device"
 
 
 @pytest.fixture(scope="session")
@@ -67,48 +86,12 @@ def each_isa() -> Iterator[Callable[[Callable[[], object]], dict[str, object]]]:
 
 @pytest.fixture
 def run_node() -> Callable[..., Any]:
-    """Runs one node of the ONNX domain `fastvid` in onnxruntime on the CPU.
+    """`nodes.run_node`: runs one node of the ONNX domain `fastvid` in onnxruntime."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    from nodes import run_node
 
-    Gives its output, or a list of them with `outputs` above 1.
-    """
-    ort = pytest.importorskip("onnxruntime")
-    onnx = pytest.importorskip("onnx")
-
-    def run(
-        op_type: str,
-        *inputs: NDArray[Any] | None,
-        threads: int = 2,
-        outputs: int = 1,
-        **attributes: int,
-    ) -> Any:
-        helper = onnx.helper
-        given = {f"in{i}": array for i, array in enumerate(inputs) if array is not None}
-        names = [f"in{i}" if array is not None else "" for i, array in enumerate(inputs)]
-        values = [
-            helper.make_tensor_value_info(
-                name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim
-            )
-            for name, array in given.items()
-        ]
-        results = [f"out{i}" for i in range(outputs)]
-        node = helper.make_node(op_type, names, results, domain="fastvid", **attributes)
-        graph = helper.make_graph(
-            [node], "one", values, [onnx.ValueInfoProto(name=name) for name in results]
-        )
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("fastvid", 1)]
-        )
-        model.ir_version = 9
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.register_custom_ops_library(_core.__file__)
-        session = ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        found = session.run(None, given)
-        return found[0] if outputs == 1 else found
-
-    return run
+    return run_node
 
 
 def picture(number: int, width: int, height: int) -> np.ndarray:

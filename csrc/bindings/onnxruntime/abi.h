@@ -26,9 +26,9 @@ struct ApiBase {
   const char* (*get_version_string)();
 };
 
-// The interface version asked for: that of onnxruntime 1.22, the first that takes the dtype of an
-// output from shape inference.
-constexpr uint32_t kApiVersion = 22;
+// The interface version asked for: that of onnxruntime 1.24. Before it, shape inference of a node
+// that leaves out an optional input dereferences a null pointer.
+constexpr uint32_t kApiVersion = 24;
 // The layout of CustomOp below.
 constexpr uint32_t kCustomOpVersion = 18;
 
@@ -45,12 +45,16 @@ enum Slot : size_t {
   kGetDimensionsCount = 61,
   kGetDimensions = 62,
   kGetTensorTypeAndShape = 65,
+  kKernelInfoGetAttributeFloat = 85,
   kKernelInfoGetAttributeInt64 = 86,
+  kKernelInfoGetAttributeString = 87,
   kKernelContextGetInputCount = 88,
   kKernelContextGetInput = 90,
   kKernelContextGetOutput = 91,
   kReleaseStatus = 93,
   kReleaseTensorTypeAndShapeInfo = 99,
+  kKernelContextGetGpuComputeStream = 193,
+  kShapeInferContextGetInputTypeShape = 268,
   kShapeInferContextGetAttribute = 269,
   kShapeInferContextSetOutputTypeShape = 270,
   kSetSymbolicDimensions = 271,
@@ -58,10 +62,19 @@ enum Slot : size_t {
   kKernelContextParallelFor = 274,
 };
 
-enum class ElementType : int { kUndefined = 0, kFloat32 = 1, kUint8 = 2, kUint16 = 4 };
+enum class ElementType : int {
+  kUndefined = 0,
+  kFloat32 = 1,
+  kUint8 = 2,
+  kUint16 = 4,
+  kFloat16 = 10,
+  kBFloat16 = 16
+};
 enum class Presence : int { kRequired = 0, kOptional = 1 };
 constexpr int kInvalidArgument = 2;
 constexpr int kAttributeInt64 = 1;
+// Where a kernel of a device wants an input: on that device, or in host memory.
+constexpr int kMemoryDefault = 0, kMemoryCpuInput = -2;
 
 // OrtCustomOp: a version and pointers in this order. Functions that stay null
 // are ones onnxruntime does not call when the V2 form is present.

@@ -11,7 +11,7 @@ const Op kDownscale{{.name = "Downscale",
                      .attributes = {{"factor", 2}},
                      .compute = [](const Call& call) {
                        const Tensor x = call.input(0);
-                       const int64_t factor = call.attribute("factor");
+                       const int64_t factor = call.integer("factor");
                        const Tensor out = call.output(downscale_output(x, factor));
                        downscale(x, out, factor, call.executor());
                      }}};

@@ -6,8 +6,8 @@ namespace fastvid::onnxruntime {
 namespace {
 
 void compute(const Call& call) {
-  const InverseSearchOptions options{call.attribute("iterations"), call.attribute("stride"),
-                                     call.attribute("finest")};
+  const InverseSearchOptions options{call.integer("iterations"), call.integer("stride"),
+                                     call.integer("finest")};
   const Tensor luma0 = call.input(0), luma1 = call.input(1);
   Tensor expected = inverse_search_output(luma0, luma1, options);
   const Tensor flow01 = call.output(expected, 0);

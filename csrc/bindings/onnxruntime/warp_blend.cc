@@ -8,12 +8,12 @@ namespace {
 // Attribute `output_uint8`: 1 for uint8 (N, H, W, 3) instead of float32 (N, 3, H, W).
 const Op kWarpBlend{
     {.name = "WarpBlend",
-     .inputs = {{"image0", DType::kFloat32},
-                {"image1", DType::kFloat32},
+     .inputs = {{"image0", kAnyDType},
+                {"image1", kAnyDType},
                 {"flow", DType::kFloat32},
                 {"mask", DType::kFloat32},
-                {"residual", DType::kFloat32, true}},
-     .outputs = {{DType::kFloat32, "output_uint8", DType::kUint8}},
+                {"residual", kAnyDType, true}},
+     .outputs = {{kAnyDType, "output_uint8", DType::kUint8}},
      .attributes = {{"output_uint8", 0}},
      .compute = [](const Call& call) {
        const WarpBlendArgs args{.image0 = call.input(0),
@@ -21,7 +21,7 @@ const Op kWarpBlend{
                                 .flow = call.input(2),
                                 .mask = call.input(3),
                                 .residual = call.input(4)};
-       const DType dtype = call.attribute("output_uint8") != 0 ? DType::kUint8 : DType::kFloat32;
+       const DType dtype = call.integer("output_uint8") != 0 ? DType::kUint8 : args.image0.dtype;
        warp_blend(args, call.output(warp_blend_output(args, dtype)), call.executor());
      }}};
 

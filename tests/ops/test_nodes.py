@@ -1,0 +1,87 @@
+"""The custom ops as onnxruntime sees them: dtypes, attributes, optional inputs, providers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastvid import ops
+
+IMAGE = np.zeros((1, 3, 6, 8), np.float32)
+FLOW = np.zeros((1, 2, 6, 8), np.float32)
+BLEND_FLOW = np.zeros((1, 4, 6, 8), np.float32)
+MASK = np.zeros((1, 1, 6, 8), np.float32)
+
+
+def test_an_optional_input_may_be_left_out_by_an_empty_name(
+    rng: np.random.Generator, run_node: Callable[..., Any]
+) -> None:
+    image = rng.random(IMAGE.shape, np.float32)
+    expected = ops.warp_blend(image, image, BLEND_FLOW, MASK, out_dtype="uint8")
+    result = run_node("WarpBlend", image, image, BLEND_FLOW, MASK, None, output_uint8=1)
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_a_required_input_may_not(run_node: Callable[..., Any]) -> None:
+    with pytest.raises(Exception, match="input 2 is marked single but has an empty string"):
+        run_node("WarpBlend", IMAGE, IMAGE, None, MASK)
+
+
+def test_the_ops_own_checks_name_the_dtypes(run_node: Callable[..., Any]) -> None:
+    with pytest.raises(Exception, match=r"fastvid\.Warp: warp: image must be float32.*got"):
+        run_node("Warp", IMAGE.astype(np.int32), FLOW)
+
+
+@pytest.mark.parametrize(
+    ("value", "got"), [(1.5, "a float"), ("zeros", "a string")], ids=["float", "string"]
+)
+def test_an_attribute_of_the_wrong_type_is_refused(
+    run_node: Callable[..., Any], value: Any, got: str
+) -> None:
+    with pytest.raises(Exception, match=f"Warp: attribute zeros must be an integer, got {got}"):
+        run_node("Warp", IMAGE, FLOW, zeros=value)
+
+
+def test_dtypes_of_outputs_are_known_to_the_next_node(run_node: Callable[..., Any]) -> None:
+    """A chain of nodes whose dtypes are written nowhere but in their inputs."""
+    from nodes import session_of
+    from onnx import TensorProto, helper
+
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels, "h", "w"])
+        for name, channels in (("image", 3), ("flow", 2))
+    ]
+    chain = [
+        helper.make_node("Warp", ["image", "flow"], ["once"], domain="fastvid"),
+        helper.make_node("Warp", ["once", "flow"], ["twice"], domain="fastvid"),
+        helper.make_node("PlanarToRgb", ["twice"], ["frames"], domain="fastvid"),
+    ]
+    result = helper.make_tensor_value_info("frames", TensorProto.UINT8, None)
+    graph = helper.make_graph(chain, "chain", values, [result])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("fastvid", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    session = session_of(model.SerializeToString())
+    image = np.full((2, 3, 5, 7), 0.5, np.float32)
+    (frames,) = session.run(None, {"image": image, "flow": np.zeros((2, 2, 5, 7), np.float32)})
+    np.testing.assert_array_equal(frames, np.full((2, 5, 7, 3), 128, np.uint8))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("zeros", [0, 1])
+def test_the_cuda_provider_gives_the_same_bits(
+    rng: np.random.Generator, run_node: Callable[..., Any], zeros: int
+) -> None:
+    import onnxruntime as ort
+    from nodes import CUDA
+
+    if CUDA not in ort.get_available_providers():
+        pytest.skip("this onnxruntime has no CUDA provider")
+    image = rng.random((2, 3, 50, 70), np.float32)
+    flow = rng.normal(0, 3, (2, 2, 50, 70)).astype(np.float32)
+    expected = run_node("Warp", image, flow, zeros=zeros)
+    np.testing.assert_array_equal(
+        run_node("Warp", image, flow, zeros=zeros, provider=CUDA), expected
+    )
