@@ -8,6 +8,7 @@ import inspect
 import json
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import scheduler_cases as cases
@@ -94,6 +95,26 @@ def test_trajectories_are_those_of_the_installed_diffusers(case: dict[str, Any])
 def test_guidance_inside_a_step_is_that_before_it(name: str, config: dict[str, Any]) -> None:
     apart = run(name, config)
     assert cases.relative_error(run(name, config, fused=True), apart) < TOLERANCE
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize(("name", "config"), ONE_OF_EACH)
+def test_a_model_may_predict_in_16_bits(name: str, config: dict[str, Any], dtype: Any) -> None:
+    options = {"seed": 1} if name == cases.LCM or "algorithm_type" in config else {}
+    samples = []
+    for read in (dtype, np.float32):
+        scheduler = make(name, config, 4)
+        sample = ops.randn(SHAPE, seed=1)
+        for i, timestep in enumerate(scheduler.timesteps):
+            cond, uncond = (
+                ops.randn(SHAPE, seed=2, subsequence=2 * i + j).astype(dtype).astype(read)
+                for j in (0, 1)
+            )
+            guided = {"uncond": uncond, "guidance_scale": 2.0}
+            sample = scheduler.step(cond, timestep, sample, **guided, **options).prev_sample
+        assert sample.dtype == np.float32
+        samples.append(sample)
+    np.testing.assert_array_equal(*samples)
 
 
 @pytest.mark.parametrize(("name", "config"), ONE_OF_EACH)
@@ -354,7 +375,9 @@ def test_steps_must_be_made_in_order() -> None:
 def test_arrays_that_do_not_fit_are_refused() -> None:
     scheduler, x = make(cases.UNIPC, {}), np.zeros(SHAPE, np.float32)
     timestep = scheduler.timesteps[0]
-    with pytest.raises(InputTypeError, match="model_output must be float32, got float64"):
+    with pytest.raises(
+        InputTypeError, match="model_output must be float32 or float16 or bfloat16, got float64"
+    ):
         scheduler.step(x.astype(np.float64), timestep, x)
     with pytest.raises(InputError, match="model_output must have the shape of sample"):
         scheduler.step(x[:1], timestep, x)

@@ -16,8 +16,8 @@ constexpr const char* kOutputNames[] = {"out[0]", "out[1]", "out[2]"};
 py::tuple py_scheduler_step(const py::array_t<float, py::array::c_style>& matrix,
                             const py::tuple& inputs, const py::object& uncond, float guidance,
                             const py::object& noise_scale, uint64_t seed, uint32_t subsequence,
-                            uint64_t offset, const py::tuple& out, int threads,
-                            const py::object& stream) {
+                            uint64_t offset, const py::tuple& out, const char* out_dtype,
+                            int threads, const py::object& stream) {
   constexpr const char* op = "scheduler_step";
   Call call(op, stream);
   SchedulerStep step{};
@@ -50,7 +50,7 @@ py::tuple py_scheduler_step(const py::array_t<float, py::array::c_style>& matrix
   py::tuple objects(out.size());
   for (int o = 0; o < numbers.outputs; ++o) {
     const Tensor expected{
-        .name = kOutputNames[o], .dtype = DType::kFloat32, .shape = step.in[0].shape};
+        .name = kOutputNames[o], .dtype = dtype_named(out_dtype), .shape = step.in[0].shape};
     results[o] = call.output(out[o], expected);
     step.out[o] = results[o].tensor;
     objects[o] = results[o].object;
@@ -64,8 +64,8 @@ py::tuple py_scheduler_step(const py::array_t<float, py::array::c_style>& matrix
 void register_scheduler_step(py::module_& m) {
   m.def("scheduler_step", &py_scheduler_step, py::arg("matrix"), py::arg("inputs"),
         py::arg("uncond"), py::arg("guidance_scale"), py::arg("noise_scale"), py::arg("seed"),
-        py::arg("subsequence"), py::arg("offset"), py::arg("out"), py::arg("threads"),
-        py::arg("stream"));
+        py::arg("subsequence"), py::arg("offset"), py::arg("out"), py::arg("out_dtype"),
+        py::arg("threads"), py::arg("stream"));
 }
 
 }  // namespace fastvid::python

@@ -67,10 +67,11 @@ def randn(
     seed: int,
     subsequence: int,
     offset: int,
+    dtype: str,
     out: Any,
     threads: int,
     stream: int | None,
-) -> NDArray[np.float32]: ...
+) -> NDArray[Any]: ...
 def scheduler_step(
     matrix: NDArray[np.float32],
     inputs: tuple[Any, ...],
@@ -81,6 +82,7 @@ def scheduler_step(
     subsequence: int,
     offset: int,
     out: tuple[Any, ...],
+    out_dtype: str,
     threads: int,
     stream: int | None,
 ) -> tuple[Any, ...]: ...

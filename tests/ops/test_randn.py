@@ -88,6 +88,15 @@ def test_any_slice_can_be_made_alone(start: int, count: int, seed: int) -> None:
     np.testing.assert_array_equal(part, whole[start : start + count])
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 255, 256, 257, 70_003])
+def test_a_16_bit_noise_is_the_rounded_one(isa: str, dtype: str, count: int) -> None:
+    whole = ops.randn(count, seed=3, offset=5)
+    found = ops.randn(count, seed=3, offset=5, dtype=dtype)
+    assert found.dtype.name == dtype
+    np.testing.assert_array_equal(found, whole.astype(found.dtype))
+
+
 def test_the_order_is_that_of_c() -> None:
     np.testing.assert_array_equal(ops.randn((4, 3, 10), seed=1).ravel(), ops.randn(120, seed=1))
 

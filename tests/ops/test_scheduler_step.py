@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import reference
@@ -54,6 +55,45 @@ def test_noise_is_that_of_randn(
     )
     apart = ops.scheduler_step([[0.5, -1, 0.25], [2, 1, -3]], [*inputs, noise])
     np.testing.assert_array_equal(fused, apart)
+
+
+DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("out_dtype", ["float32", "float16", "bfloat16"])
+def test_arrays_of_16_bits_are_read_and_written_rounded_once(
+    rng: np.random.Generator, isa: str, shape: Any, dtype: Any, out_dtype: str
+) -> None:
+    matrix, (uncond, latents, model) = rng.normal(size=(2, 2)), make(rng, shape, 3)
+    uncond, model = uncond.astype(dtype), model.astype(dtype)
+    options = {"guidance_scale": 3.0, "noise_scale": [0.5, 0], "seed": 4}
+    found = ops.scheduler_step(
+        matrix, [model, latents], uncond=uncond, out_dtype=out_dtype, **options
+    )
+    wide = ops.scheduler_step(
+        matrix, [model.astype(np.float32), latents], uncond=uncond.astype(np.float32), **options
+    )
+    for narrow, exact in zip(found, wide, strict=True):
+        assert narrow.dtype.name == out_dtype
+        np.testing.assert_array_equal(narrow, exact.astype(narrow.dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+def test_every_value_of_16_bits_and_its_neighbours_are_rounded_half_to_even(
+    isa: str, dtype: Any
+) -> None:
+    exact = np.arange(2**16, dtype=np.uint16).view(dtype)
+    (wide,) = ops.scheduler_step([[1]], [exact])
+    np.testing.assert_array_equal(wide, exact.astype(np.float32))
+    with np.errstate(over="ignore", invalid="ignore"):
+        half_way = (wide + np.roll(wide, -1)) / 2
+        values = np.concatenate([wide, half_way, np.nextafter(half_way, np.float32(np.inf))])
+        out = np.empty(values.shape, dtype)
+        ops.scheduler_step([[1]], [values], out=(out,))
+        expected = values.astype(dtype).astype(np.float32)
+        np.testing.assert_array_equal(out.astype(np.float32), expected)
 
 
 @pytest.mark.parametrize("shape", [(2, 70_003), (1, 16, 21, 60, 104)])
@@ -165,6 +205,9 @@ LONG = np.zeros(24, np.float32)
             InputError,
             "must not share memory with uncond",
         ),
+        ([[1]], [X], {"out_dtype": "float64"}, InputError, "out_dtype must be one of float32"),
+        ([[1]], [X.view(np.uint16)], {}, InputTypeError, "must be float32, float16 or bfloat16"),
+        ([[1]], [LONG[:16]], {"out": (LONG[:8].view(np.float16),)}, InputError, "not share memory"),
         ([[1]], [X], {"threads": 257}, InputError, "threads must be from 1 to 256, got 257"),
     ],
 )

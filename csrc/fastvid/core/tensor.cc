@@ -1,6 +1,7 @@
 #include "fastvid/core/tensor.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "fastvid/core/error.h"
 
@@ -41,6 +42,14 @@ size_t dtype_size(DType dtype) {
     default:
       return 1;
   }
+}
+
+DType dtype_named(const char* name) {
+  for (const DType dtype :
+       {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kUint8, DType::kUint16}) {
+    if (std::strcmp(name, dtype_name(dtype)) == 0) return dtype;
+  }
+  return DType::kOther;
 }
 
 Shape::Shape(const int64_t* sizes, int rank) : rank_(rank) {

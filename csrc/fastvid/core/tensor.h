@@ -13,6 +13,8 @@ enum class Device { kCpu, kCuda };
 
 const char* dtype_name(DType dtype);
 size_t dtype_size(DType dtype);
+// The dtype called `name`, kOther where there is none.
+DType dtype_named(const char* name);
 
 // Up to six sizes, outermost first.
 class Shape {

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "fastvid/core/half.h"
+
 namespace fastvid::cpu::FASTVID_ISA {
 namespace {
 
@@ -15,7 +17,29 @@ struct Avx2 {
   static bool fits(int64_t height, int64_t width) { return height >= 2 && width >= kWindow; }
 
   static F load(const float* p) { return _mm256_loadu_ps(p); }
+  static F load(const Half* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static F load(const BFloat16* p) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
   static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
+  static void store(Half* p, F v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
+  // As float_to_bfloat16 in core/half.h.
+  static void store(BFloat16* p, F v) {
+    const __m256i u = _mm256_castps_si256(v);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    const __m256i up = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    const __m256i bits = _mm256_srli_epi32(_mm256_blendv_epi8(up, quiet, nan), 16);
+    const __m128i packed =
+        _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
+  }
   static void stream(float* p, F v) { _mm256_stream_ps(p, v); }
   static void fence() { _mm_sfence(); }
   static F splat(float v) { return _mm256_set1_ps(v); }

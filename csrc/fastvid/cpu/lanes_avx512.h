@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "fastvid/core/half.h"
+
 namespace fastvid::cpu::FASTVID_ISA {
 namespace {
 
@@ -17,7 +19,28 @@ struct Avx512 {
   static bool fits(int64_t height, int64_t width) { return height >= 4 && width >= kWindow; }
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static F load(const Half* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static F load(const BFloat16* p) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
   static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
+  static void store(Half* p, F v) {
+    const __m256i bits = _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bits);
+  }
+  // As float_to_bfloat16 in core/half.h.
+  static void store(BFloat16* p, F v) {
+    const __m512i u = _mm512_castps_si512(v);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    const __m512i up = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __m512i bits = _mm512_mask_or_epi32(up, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), u,
+                                              _mm512_set1_epi32(0x400000));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
+  }
   static void stream(float* p, F v) { _mm512_stream_ps(p, v); }
   static void fence() { _mm_sfence(); }
   static F splat(float v) { return _mm512_set1_ps(v); }

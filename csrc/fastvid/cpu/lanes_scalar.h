@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "fastvid/core/half.h"
+
 namespace fastvid::cpu::FASTVID_ISA {
 namespace {
 
@@ -13,7 +15,11 @@ struct Scalar {
   static bool fits(int64_t, int64_t) { return true; }
 
   static F load(const float* p) { return *p; }
+  static F load(const Half* p) { return half_to_float(*p); }
+  static F load(const BFloat16* p) { return bfloat16_to_float(*p); }
   static void store(float* p, F v) { *p = v; }
+  static void store(Half* p, F v) { *p = float_to_half(v); }
+  static void store(BFloat16* p, F v) { *p = float_to_bfloat16(v); }
   static void stream(float* p, F v) { *p = v; }
   static void fence() {}
   static F splat(float v) { return v; }

@@ -17,10 +17,18 @@ constexpr int64_t kGrain = 1 << 15;
 constexpr int64_t kStreamBytes = int64_t{8} << 20;
 constexpr uintptr_t kVectorBytes = 64;
 
+// An output may take the place of an input element by element, not lie across it.
+void check_apart(const Tensor& out, const Tensor& input) {
+  if (out.data == input.data && out.dtype == input.dtype) return;
+  require_apart(kOp, out, {&input});
+}
+
+SolverStep::Array array_of(const Tensor& tensor) { return {tensor.data, tensor.dtype}; }
+
 void check(const SchedulerStep& step) {
   const SolverStep& numbers = step.numbers;
   const auto check_array = [&](const Tensor& tensor) {
-    require_dtype(kOp, tensor, DType::kFloat32);
+    require_dtype(kOp, tensor, {DType::kFloat32, DType::kFloat16, DType::kBFloat16});
     require_shape(kOp, tensor, step.in[0].shape);
     (void)on_cuda(kOp, {&step.in[0], &tensor});
   };
@@ -30,9 +38,9 @@ void check(const SchedulerStep& step) {
     const Tensor& out = step.out[o];
     check_array(out);
     for (int k = 0; k < numbers.inputs; ++k) {
-      if (out.data != step.in[k].data) require_apart(kOp, out, {&step.in[k]});
+      check_apart(out, step.in[k]);
     }
-    if (out.data != step.uncond.data) require_apart(kOp, out, {&step.uncond});
+    check_apart(out, step.uncond);
     for (int other = 0; other < o; ++other) require_apart(kOp, out, {&step.out[other]});
   }
 }
@@ -44,6 +52,7 @@ bool may_stream(const SchedulerStep& step) {
   if (bytes * outputs < kStreamBytes) return false;
   for (int o = 0; o < outputs; ++o) {
     const Tensor& out = step.out[o];
+    if (out.dtype != DType::kFloat32) return false;
     if (reinterpret_cast<uintptr_t>(out.data) % kVectorBytes != 0) return false;
     if (out.data == step.uncond.data) return false;
     for (int k = 0; k < step.numbers.inputs; ++k) {
@@ -53,6 +62,13 @@ bool may_stream(const SchedulerStep& step) {
   return true;
 }
 
+bool is_mixed(const SchedulerStep& step) {
+  bool mixed = step.uncond.dtype != DType::kFloat32;
+  for (int k = 0; k < step.numbers.inputs; ++k) mixed |= step.in[k].dtype != DType::kFloat32;
+  for (int o = 0; o < step.numbers.outputs; ++o) mixed |= step.out[o].dtype != DType::kFloat32;
+  return mixed;
+}
+
 }  // namespace
 
 void scheduler_step(const SchedulerStep& step, const Executor& executor) {
@@ -60,9 +76,10 @@ void scheduler_step(const SchedulerStep& step, const Executor& executor) {
   const int64_t elements = step.in[0].shape.elements();
   if (elements == 0) return;
   SolverStep kernel_step = step.numbers;
-  for (int k = 0; k < kernel_step.inputs; ++k) kernel_step.in[k] = step.in[k].as<const float>();
-  for (int o = 0; o < kernel_step.outputs; ++o) kernel_step.out[o] = step.out[o].as<float>();
-  kernel_step.uncond = step.uncond.as<const float>();
+  for (int k = 0; k < kernel_step.inputs; ++k) kernel_step.in[k] = array_of(step.in[k]);
+  for (int o = 0; o < kernel_step.outputs; ++o) kernel_step.out[o] = array_of(step.out[o]);
+  kernel_step.uncond = array_of(step.uncond);
+  kernel_step.mixed = is_mixed(step);
   if (step.in[0].device == Device::kCuda) {
     cuda::scheduler_step(step, kernel_step, executor.cuda_stream());
     return;

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastvid import _core
-from fastvid._ops.checks import integer, outputs, threads_of
+from fastvid._ops.checks import choice, integer, outputs, threads_of
 from fastvid.errors import InputError, InputTypeError
 
 _MAX_AXES = 6
@@ -21,6 +21,7 @@ _MAX_OUTPUTS = 3
 _MAX_ELEMENTS = 2**62
 _MAX_SEED = 2**64 - 1
 _MAX_SUBSEQUENCE = 2**32 - 1
+_DTYPES = ("float32", "float16", "bfloat16")
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -30,10 +31,11 @@ def randn(
     seed: int,
     subsequence: int = 0,
     offset: int = 0,
+    dtype: str = "float32",
     out: Any = None,
     threads: int | None = None,
     stream: int | None = None,
-) -> NDArray[np.float32]:
+) -> NDArray[Any]:
     """Draws standard normal noise, the same bits on every processor, thread count and device.
 
     Element i, in C order, is element `offset + i` of an endless row that `seed` and `subsequence`
@@ -46,12 +48,13 @@ def randn(
         seed: From 0 to 2**64 - 1.
         subsequence: From 0 to 2**32 - 1: an independent row of the same seed, say of a step.
         offset: Where in the row the noise starts, from 0 to 2**62 - 1.
-        out: float32 array of this shape to write to; None allocates.
+        dtype: "float32", or "float16" or "bfloat16" for its values rounded half to even.
+        out: Array of this shape and dtype to write to; None allocates.
         threads: Number of threads; None is the default.
         stream: CUDA stream of arrays on a device; None is the current one.
 
     Returns:
-        float32 array of the shape; `out` where it was given.
+        Array of the shape and dtype; `out` where it was given.
 
     Raises:
         InputTypeError: An argument has the wrong type or dtype.
@@ -60,7 +63,8 @@ def randn(
     op = "randn"
     _check_noise(op, seed, subsequence, offset)
     count = threads_of(op, threads)
-    return _core.randn(_sizes(op, shape), seed, subsequence, offset, out, count, stream)
+    choice(op, "dtype", dtype, _DTYPES)
+    return _core.randn(_sizes(op, shape), seed, subsequence, offset, dtype, out, count, stream)
 
 
 def scheduler_step(
@@ -74,6 +78,7 @@ def scheduler_step(
     subsequence: int = 0,
     offset: int = 0,
     out: tuple[Any, ...] | None = None,
+    out_dtype: str = "float32",
     threads: int | None = None,
     stream: int | None = None,
 ) -> tuple[Any, ...]:
@@ -86,15 +91,17 @@ def scheduler_step(
 
     Args:
         matrix: (outputs, inputs), finite; rounded to float32.
-        inputs: 1 to 6 float32 arrays of one shape.
+        inputs: 1 to 6 arrays of one shape, each float32, float16 or bfloat16.
         uncond: The prediction without a prompt, like the inputs; None is no guidance.
         guidance_scale: How far past `uncond` to go; without `uncond` it has no effect.
         noise_scale: A number per output; None adds no noise.
         seed: The noise, as in `randn`, as are the next two.
         subsequence: The row, as in `randn`.
         offset: Element of the row that belongs to the first element.
-        out: As many float32 arrays as the matrix has rows (1 to 3) to write to; None allocates
-            them. An output may be one of the inputs itself, but share no other memory with any.
+        out: As many arrays as the matrix has rows (1 to 3) to write to, each float32, float16 or
+            bfloat16, rounded half to even; None allocates them. An output may be one of the inputs
+            itself, but share no other memory with any.
+        out_dtype: dtype of the arrays that are allocated.
         threads: Number of threads; None is the default.
         stream: CUDA stream of arrays on a device; None is the current one.
 
@@ -134,6 +141,7 @@ def scheduler_step(
         subsequence,
         offset,
         outputs(op, out, rows),
+        choice(op, "out_dtype", out_dtype, _DTYPES),
         threads_of(op, threads),
         stream,
     )

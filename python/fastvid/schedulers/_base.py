@@ -15,6 +15,9 @@ from fastvid import ops
 from fastvid.errors import InputError, InputTypeError
 
 Array = NDArray[np.float32]
+# A model may predict in 16 bits; what is kept from step to step is float32.
+_PREDICTIONS = ("float32", "float16", "bfloat16")
+_DTYPES = {"model_output": _PREDICTIONS, "uncond": _PREDICTIONS}
 Row = NDArray[np.float64]
 
 # Sigmas and timesteps stay below this, so that they fit any dtype used for them.
@@ -205,8 +208,9 @@ class Scheduler:
                 raise InputTypeError(
                     f"{self.name}: {name} must be a NumPy array, got {type(array).__name__}"
                 )
-            if array.dtype != np.float32:
-                raise InputTypeError(f"{self.name}: {name} must be float32, got {array.dtype}")
+            if array.dtype.name not in _DTYPES.get(name, ("float32",)):
+                allowed = " or ".join(_DTYPES.get(name, ("float32",)))
+                raise InputTypeError(f"{self.name}: {name} must be {allowed}, got {array.dtype}")
             if array.shape != sample.shape:
                 raise InputError(
                     f"{self.name}: {name} must have the shape of sample, {sample.shape}, "

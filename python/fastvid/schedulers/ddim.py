@@ -162,7 +162,7 @@ class DDIMScheduler(AlphaScheduler):
         """Goes from a timestep to the one before it; it may be any training timestep.
 
         Args:
-            model_output: The prediction, float32 like the sample.
+            model_output: The prediction, shaped like the sample; float32, float16 or bfloat16.
             timestep: An int, usually the one of `timesteps` that comes next.
             sample: float32 array.
             eta: How much noise to add: 0 is none, 1 as much as DDPM.

@@ -150,7 +150,7 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         """Goes to the next timestep.
 
         Args:
-            model_output: The prediction, float32 like the sample.
+            model_output: The prediction, shaped like the sample; float32, float16 or bfloat16.
             timestep: The one of `timesteps` that comes next.
             sample: float32 array.
             seed: The noise's, with "sde-dpmsolver++"; each step has a row of its own.

@@ -165,7 +165,7 @@ class UniPCMultistepScheduler(MultistepScheduler):
         """Goes to the next timestep.
 
         Args:
-            model_output: The prediction, float32 like the sample.
+            model_output: The prediction, shaped like the sample; float32, float16 or bfloat16.
             timestep: The one of `timesteps` that comes next.
             sample: float32 array.
             uncond: The prediction without a prompt; None is no guidance.
