@@ -2,7 +2,8 @@
 
 A scheduler is made from diffusers' options, `set_timesteps(n)` fixes the timesteps and sigmas of a
 run, and `step(model_output, timestep, sample).prev_sample` goes from one to the next. Arrays are
-float32 NumPy arrays (a prediction may have 16 bits), and each step is one pass over them (`fastvid.ops.scheduler_step`).
+float32 NumPy arrays, a prediction may be float16 or bfloat16, and each step is one pass over them
+(`fastvid.ops.scheduler_step`).
 
 What differs from diffusers, on purpose: coefficients are computed in float64; an option or value
 that is not supported is an InputError and never ignored; steps must be made in the order of
