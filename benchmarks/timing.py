@@ -6,6 +6,14 @@ results say whether it was used.
 Functions are compared within one run: each round calls every function, so that a slower minute of
 the machine hits all of them. Before the timed calls of a round each function is called once
 untimed, so that it finds its own data in the caches and the threads of the one before asleep.
+
+What the machine can do at most takes its turn as well: add `copy(nbytes, threads)` for the bytes
+an op must read and write, or `multiply(flops, threads)` for its operations, to the functions, and
+`percent(times, "fastvid", of="copy")` says how near the op comes:
+
+    functions["copy"] = timing.copy(2 * image.nbytes + flow.nbytes, threads)
+    times = timing.compare(functions)
+    percent = timing.percent(times, "fastvid", of="copy")
 """
 
 from __future__ import annotations
@@ -22,6 +30,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from limits import copy, multiply
+
+__all__ = [
+    "RESULTS",
+    "ROOT",
+    "Times",
+    "compare",
+    "copy",
+    "copy_ms",
+    "environment",
+    "multiply",
+    "percent",
+    "ratio",
+    "write_results",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -68,6 +91,17 @@ def compare(
 def ratio(times: Times, slower: str, faster: str) -> float:
     """How many times longer one function takes than another, by their medians."""
     return round(times[slower]["median_ms"] / times[faster]["median_ms"], 2)
+
+
+def percent(times: Times, name: str, *, of: str) -> float:
+    """How near a function comes to a limit in percent, by their medians; 100 is the limit."""
+    return round(100 * times[of]["median_ms"] / times[name]["median_ms"], 1)
+
+
+def copy_ms(nbytes: int, threads: int, *, rounds: int = 15) -> float:
+    """The median time in ms of a plain copy that moves `nbytes` in all, see `copy`."""
+    times = compare({"copy": copy(nbytes, threads)}, rounds=rounds)
+    return times["copy"]["median_ms"]
 
 
 def environment() -> dict[str, Any]:
