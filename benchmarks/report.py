@@ -188,6 +188,30 @@ def solvers() -> str:
     )
 
 
+def norm_and_rope() -> str:
+    result = load("qk_norm_rope")
+    rows = [
+        (
+            name,
+            f"{case['megabytes']:.0f}",
+            *(ms(case["time"][k]) for k in ("fastvid", "fastvid_packed", "fastvid_to_out")),
+            ms(case["time"]["torch"]),
+            f"{case['ratio']['torch']:.1f}x",
+            f"{case['ratio']['copy']:.0%}",
+        )
+        for name, case in result["cases"].items()
+    ]
+    header = ["", "MB", "in place ms", "packed ms", "to out ms", "torch ms", "ratio", "of copy"]
+    return (
+        "Root mean square norm over all heads and interleaved rotation of q and k, as Wan has "
+        f"them, {result['threads']} threads. MB is what must be read and written; `of copy` is "
+        "how near the speed of copying q and k comes.\n\n"
+        + table(header, rows)
+        + "\n"
+        + source(result)
+    )
+
+
 def pipeline() -> str:
     overlap, memory = load("pipeline_overlap"), load("pipeline_memory")
     rows = [
@@ -233,6 +257,7 @@ SECTIONS = {
     "Ops: colour": colour,
     "Ops: noise": noise,
     "Ops: solver steps": solvers,
+    "Ops: norm and rotary embedding": norm_and_rope,
     "Pipeline": pipeline,
     "Start-up and size": startup,
 }

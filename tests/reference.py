@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -243,3 +245,34 @@ def scheduler_step(
     if uncond is not None:
         given[0] = uncond + guidance_scale * (given[0] - uncond)
     return np.tensordot(matrix, np.stack(given), 1)
+
+
+def qk_norm_rope(
+    x: NDArray[Any],
+    weight: NDArray[np.float32] | None,
+    cos: NDArray[np.float32] | None,
+    sin: NDArray[np.float32] | None,
+    norm: str | None,
+    rope: str | None,
+    eps: float = 1e-6,
+) -> Array:
+    """One of q and k, (B, N, H, D)."""
+    y = x.astype(np.float64)
+    dim = y.shape[3]
+    if norm is not None:
+        axes = (3,) if norm == "head" else (2, 3)
+        y = y / np.sqrt((y * y).mean(axes, keepdims=True) + eps)
+        if weight is not None:
+            y = y * weight.reshape(-1, dim)
+    if cos is None or sin is None:
+        return y
+    c, s = (
+        np.broadcast_to(t.reshape(len(t), -1, dim // 2), (*y.shape[1:3], dim // 2))
+        for t in (cos, sin)
+    )
+    first = slice(0, dim, 2) if rope == "interleaved" else slice(0, dim // 2)
+    second = slice(1, dim, 2) if rope == "interleaved" else slice(dim // 2, dim)
+    out = np.empty_like(y)
+    out[..., first] = y[..., first] * c - y[..., second] * s
+    out[..., second] = y[..., second] * c + y[..., first] * s
+    return out

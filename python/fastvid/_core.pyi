@@ -62,6 +62,21 @@ def rgb_to_luma(
 def luma_to_rgb(
     luma: Any, chroma: Any, out: Any, threads: int, stream: int | None
 ) -> NDArray[np.uint8]: ...
+def qk_norm_rope(
+    q: Any,
+    k: Any,
+    q_weight: Any,
+    k_weight: Any,
+    cos: Any,
+    sin: Any,
+    norm: int,
+    rope: int,
+    eps: float,
+    q_out: Any,
+    k_out: Any,
+    threads: int,
+    stream: int | None,
+) -> tuple[Any, Any]: ...
 def randn(
     shape: tuple[int, ...],
     seed: int,

@@ -19,6 +19,7 @@ there is no device or no CUDA kernels.
 
 from __future__ import annotations
 
+from fastvid._ops.attention import qk_norm_rope, rope_table_3d
 from fastvid._ops.colour import rgb_to_yuv, yuv_to_rgb
 from fastvid._ops.frames import downscale, luma_to_rgb, planar_to_rgb, rgb_to_luma, rgb_to_planar
 from fastvid._ops.noise import randn, scheduler_step
@@ -29,10 +30,12 @@ __all__ = [
     "inverse_search",
     "luma_to_rgb",
     "planar_to_rgb",
+    "qk_norm_rope",
     "randn",
     "rgb_to_luma",
     "rgb_to_planar",
     "rgb_to_yuv",
+    "rope_table_3d",
     "scheduler_step",
     "warp",
     "warp_blend",

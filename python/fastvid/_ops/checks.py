@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fastvid.errors import InputError, InputTypeError
@@ -35,6 +36,15 @@ def integer(op: str, name: str, value: int, low: int, high: int) -> None:
         raise InputTypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
     if not low <= value <= high:
         raise InputError(f"{op}: {name} must be from {low} to {high}, got {value}")
+
+
+def number(op: str, name: str, value: float) -> float:
+    """Checks that a number is real and finite, and returns it as a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputTypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
+    if not math.isfinite(value):
+        raise InputError(f"{op}: {name} must be finite, got {value}")
+    return float(value)
 
 
 def outputs(op: str, out: Any, count: int) -> tuple[Any, ...]:

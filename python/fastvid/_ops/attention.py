@@ -1,0 +1,215 @@
+"""Attention and what prepares queries and keys for it. `fastvid.ops` is the public face."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastvid import _core
+from fastvid._ops.checks import choice, integer, number, outputs, threads_of
+from fastvid.errors import InputError, InputTypeError
+
+_NORMS = (None, "head", "full")
+_ROPES = (None, "interleaved", "half")
+
+
+def qk_norm_rope(
+    q: Any,
+    k: Any,
+    q_weight: Any = None,
+    k_weight: Any = None,
+    cos: Any = None,
+    sin: Any = None,
+    *,
+    norm: str | None = "full",
+    rope: str | None = "interleaved",
+    eps: float = 1e-6,
+    out: tuple[Any, Any] | None = None,
+    threads: int | None = None,
+    stream: int | None = None,
+) -> tuple[Any, Any]:
+    """Normalises queries and keys and rotates them by their positions, in one pass.
+
+    With x = q and x = k, each with its own weight: `y = x / sqrt(mean(x**2) + eps) * weight`, then
+    each pair (a, b) of y becomes `(a * cos - b * sin, b * cos + a * sin)`. All in float32, rounded
+    once to the dtype of x. Norm: Zhang and Sennrich 2019, arXiv 1910.07467. Rotation: Su et al.
+    2021, arXiv 2104.09864. Wan and LTX take `norm="full"`, HunyuanVideo `norm="head"`, all three
+    `rope="interleaved"`.
+
+    Args:
+        q: float32, float16 or bfloat16 (B, N, H, D), any strides with D adjacent, for instance
+            `qkv[:, :, 0]` of packed projections (B, N, 3, H, D).
+        k: The same dtype, (B, N, H', D); without rope N may differ.
+        q_weight: float32 (D,) for `norm="head"`, (H * D,) for "full"; None is ones.
+        k_weight: The same for k.
+        cos: float32 (N, D / 2), for all heads, or (N, H * D / 2), one head after another; see
+            `rope_table_3d`. None without rope.
+        sin: The same.
+        norm: What the mean is taken over: "head" is D, "full" is H and D; None does not normalise.
+        rope: Which pairs are rotated: "interleaved" is (2i, 2i + 1), "half" is (i, i + D / 2), both
+            by the i-th angle; None does not rotate.
+        eps: Added to the mean of squares.
+        out: The two arrays to write to, (None, None) to allocate; None writes to q and k.
+        threads: Number of threads; None is the default.
+        stream: CUDA stream of arrays on a device; None is the current one.
+
+    Returns:
+        The normalised and rotated q and k, of their dtype and shapes; `out` where it was given.
+
+    Raises:
+        InputTypeError: An argument has the wrong type or dtype.
+        InputError: An argument has the wrong shape, layout or value.
+    """
+    op = "qk_norm_rope"
+    norm_code = _code(op, "norm", norm, _NORMS)
+    rope_code = _code(op, "rope", rope, _ROPES)
+    q_out, k_out = (q, k) if out is None else outputs(op, out, 2)
+    return _core.qk_norm_rope(
+        q,
+        k,
+        q_weight,
+        k_weight,
+        cos,
+        sin,
+        norm_code,
+        rope_code,
+        number(op, "eps", eps),
+        q_out,
+        k_out,
+        threads_of(op, threads),
+        stream,
+    )
+
+
+def rope_table_3d(
+    frames: int,
+    height: int,
+    width: int,
+    dim: int,
+    *,
+    theta: float = 10000.0,
+    split: Sequence[int] | None = None,
+    offset: Sequence[float] = (0.0, 0.0, 0.0),
+    scale: Sequence[float] = (1.0, 1.0, 1.0),
+    style: str = "wan",
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Makes the tables of a rotary embedding of video: cosines and sines of angles by position.
+
+    Tokens are counted frames first, then rows, then columns; along axis j (frame, row, column) the
+    token with index i is at position `p = offset[j] + scale[j] * i`.
+
+    Style "wan" (Wan, HunyuanVideo, CogVideoX): axis j has the next `split[j] / 2` angles,
+    `p * theta ** (-2 * m / split[j])` with m from 0.
+
+    Style "ltx" (LTX-Video, whose `dim` is that of all heads together): the angles
+    `pi / 2 * theta ** (m / (dim // 6 - 1)) * (2 * p - 1)` of the three axes take turns, and the
+    `dim % 6` dimensions that are left over come first and are not turned. diffusers takes
+    `scale = (8 / frame_rate / 20, 32 / 2048, 32 / 2048)` for LTX-Video's autoencoder.
+
+    Angles are float64, results rounded once. diffusers makes LTX's and HunyuanVideo's angles in
+    float32, so its largest ones (1e4) differ by up to about 1e-3.
+
+    Args:
+        frames: Number of frames of tokens, at least 1.
+        height: Number of rows, at least 1.
+        width: Number of columns, at least 1.
+        dim: Dimensions to turn, even.
+        theta: Base of the frequencies.
+        split: Dimensions of frame, row and column, even, with the sum `dim`; only for "wan". None
+            is Wan's: `2 * (dim // 6)` for row and column, the rest for the frame. HunyuanVideo has
+            (16, 56, 56) with theta 256, CogVideoX (16, 24, 24).
+        offset: Position of the first token, for instance of a later chunk.
+        scale: Distance between neighbours along each axis.
+        style: "wan" or "ltx".
+
+    Returns:
+        cos and sin, float32 (frames * height * width, dim / 2).
+
+    Raises:
+        InputTypeError: An argument has the wrong type.
+        InputError: An argument has the wrong value.
+    """
+    op = "rope_table_3d"
+    sizes = (frames, height, width)
+    for name, size in zip(("frames", "height", "width"), sizes, strict=True):
+        integer(op, name, size, 1, 1 << 20)
+    integer(op, "dim", dim, 2, 1 << 20)
+    if dim % 2:
+        raise InputError(f"{op}: dim must be even, got {dim}")
+    if not number(op, "theta", theta) > 0:
+        raise InputError(f"{op}: theta must be positive, got {theta}")
+    starts, steps = (
+        [number(op, name, value) for value in _three(op, name, values)]
+        for name, values in (("offset", offset), ("scale", scale))
+    )
+    positions = [
+        start + step * np.arange(n, dtype=np.float64)
+        for start, step, n in zip(starts, steps, sizes, strict=True)
+    ]
+    if choice(op, "style", style, ("wan", "ltx")) == "wan":
+        angles = _wan_angles(positions, _split_of(op, split, dim), theta)
+    else:
+        if split is not None:
+            raise InputError(f"{op}: split must be None for style 'ltx', got {split}")
+        angles = _ltx_angles(positions, dim, theta)
+    table = np.concatenate(angles, -1).reshape(frames * height * width, dim // 2)
+    return np.cos(table).astype(np.float32), np.sin(table).astype(np.float32)
+
+
+def _wan_angles(
+    positions: list[NDArray[np.float64]], split: Sequence[int], theta: float
+) -> list[NDArray[np.float64]]:
+    """Per axis (frames, height, width, split / 2)."""
+    grid = tuple(len(p) for p in positions)
+    angles = []
+    for axis, (position, size) in enumerate(zip(positions, split, strict=True)):
+        frequencies = 1.0 / theta ** (np.arange(0, size, 2, dtype=np.float64) / max(size, 1))
+        shape = [1, 1, 1, size // 2]
+        shape[axis] = len(position)
+        angle = np.outer(position, frequencies).reshape(shape)
+        angles.append(np.broadcast_to(angle, (*grid, size // 2)))
+    return angles
+
+
+def _ltx_angles(
+    positions: list[NDArray[np.float64]], dim: int, theta: float
+) -> list[NDArray[np.float64]]:
+    """Zeros for what is left over, then (frames, height, width, 3 * (dim // 6))."""
+    grid = tuple(len(p) for p in positions)
+    frequencies = theta ** np.linspace(0.0, 1.0, dim // 6) * (math.pi / 2)
+    axes = np.stack(np.meshgrid(*positions, indexing="ij"), -1)
+    turns = frequencies[:, None] * (2 * axes[..., None, :] - 1)
+    return [np.zeros((*grid, dim % 6 // 2)), turns.reshape(*grid, 3 * (dim // 6))]
+
+
+def _split_of(op: str, split: Sequence[int] | None, dim: int) -> list[int]:
+    if split is None:
+        side = 2 * (dim // 6)
+        return [dim - 2 * side, side, side]
+    sizes = _three(op, "split", split)
+    for size in sizes:
+        integer(op, "split", size, 0, dim)
+    if sum(sizes) != dim or any(size % 2 for size in sizes):
+        raise InputError(f"{op}: split must be three even numbers of sum {dim}, got {tuple(sizes)}")
+    return sizes
+
+
+def _three(op: str, name: str, values: Sequence[Any]) -> list[Any]:
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        kind = type(values).__name__
+        raise InputTypeError(f"{op}: {name} must be a sequence of 3 numbers, got {kind}")
+    if len(values) != 3:
+        raise InputError(f"{op}: {name} must be 3 numbers, got {len(values)}")
+    return list(values)
+
+
+def _code(op: str, name: str, value: str | None, allowed: tuple[str | None, ...]) -> int:
+    """The place of a choice among those allowed, None first, as the compiled op counts them."""
+    if value is None:
+        return 0
+    named = tuple(choice for choice in allowed if choice is not None)
+    return allowed.index(choice(op, name, value, named))
