@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fastvid import _core
+from fastvid_export import ops
 from fastvid_export.errors import ExportError
 
 Arrays = dict[str, NDArray[Any]]
@@ -127,6 +128,7 @@ def trace(plan: GraphPlan) -> bytes:
                 input_names=[port.name for port in plan.inputs],
                 output_names=[port.name for port in plan.outputs],
                 opset_version=OPSET,
+                custom_translation_table=ops.onnx_translations(),
                 verbose=False,
             )
         except Exception as error:  # the exporter raises many types

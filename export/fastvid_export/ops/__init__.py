@@ -1,0 +1,28 @@
+"""The project's ops inside PyTorch: differentiable in training, `fastvid` nodes in an export.
+
+Each is an operator `torch.ops.fastvid.X` that computes with the compiled op, on the tensor's own
+memory, device and CUDA stream. They work under `torch.compile` and `torch.export`; pass
+`custom_translation_table=onnx_translations()` to `torch.onnx.export` and each becomes one node.
+"""
+
+from fastvid_export.ops._library import onnx_translations
+from fastvid_export.ops.frames import (
+    downscale,
+    luma_to_rgb,
+    planar_to_rgb,
+    rgb_to_luma,
+    rgb_to_planar,
+)
+from fastvid_export.ops.warping import inverse_search, warp, warp_blend
+
+__all__ = [
+    "downscale",
+    "inverse_search",
+    "luma_to_rgb",
+    "onnx_translations",
+    "planar_to_rgb",
+    "rgb_to_luma",
+    "rgb_to_planar",
+    "warp",
+    "warp_blend",
+]

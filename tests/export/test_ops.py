@@ -1,0 +1,248 @@
+"""The ops as operators of PyTorch: equal to their definitions, right gradients, one node each."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+from fastvid_export import ops  # noqa: E402
+from fastvid_export.ops import _library  # noqa: E402
+
+
+def images(n: int = 2, c: int = 3, h: int = 9, w: int = 14, seed: int = 0, **to: Any) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n, c, h, w, generator=generator).to(**to)
+
+
+def flows(n: int = 2, c: int = 2, h: int = 9, w: int = 14, seed: int = 1, **to: Any) -> Any:
+    """Displacements that put no sample on the kink at a pixel or at the edge."""
+    generator = torch.Generator().manual_seed(seed)
+    whole = torch.randint(-2, 3, (n, c, h, w), generator=generator)
+    return (whole + 0.2 + 0.6 * torch.rand(n, c, h, w, generator=generator)).to(**to)
+
+
+def frames(seed: int = 0) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (2, 8, 12, 3), dtype=torch.uint8, generator=generator)
+
+
+# By op: arguments of the operator, as the compiled op takes them.
+ARGUMENTS: dict[str, Callable[[], tuple[Any, ...]]] = {
+    "rgb_to_planar": lambda: (frames(),),
+    "planar_to_rgb": lambda: (images(),),
+    "rgb_to_luma": lambda: (frames(),),
+    "luma_to_rgb": lambda: (images(c=1, h=8, w=12), images(c=2, h=4, w=6) - 0.5),
+    "downscale": lambda: (images(h=8, w=12), 2),
+    "inverse_search": lambda: (images(c=1, h=16, w=24), images(c=1, h=16, w=24, seed=5)),
+    "warp": lambda: (images(), flows(), True),
+    "warp_blend": lambda: (images(), images(seed=3), flows(c=4), flows(c=1), images(), False),
+}
+NO_DEFINITION = {"inverse_search"}
+CASES = sorted(ARGUMENTS)
+
+
+def as_list(results: Any) -> list[Any]:
+    return [results] if isinstance(results, torch.Tensor) else list(results)
+
+
+def definition_of(name: str) -> Callable[..., Any]:
+    return _library.DEFINITIONS[name]
+
+
+def test_every_operator_is_tested() -> None:
+    assert set(ARGUMENTS) == set(_library.OPERATORS)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operators_keep_pytorchs_rules(name: str) -> None:
+    """Schema, fake tensors, autograd registration and tracing, with gradients where they exist."""
+    arguments = ARGUMENTS[name]()
+    torch.library.opcheck(_library.OPERATORS[name], arguments)
+    if name not in ("downscale", "warp", "warp_blend"):
+        return
+    wanting = [a.requires_grad_() if torch.is_tensor(a) else a for a in arguments]
+    torch.library.opcheck(_library.OPERATORS[name], tuple(wanting))
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - NO_DEFINITION))
+def test_the_compiled_op_equals_the_definition(name: str) -> None:
+    arguments = ARGUMENTS[name]()
+    found = as_list(_library.OPERATORS[name](*arguments))
+    expected = as_list(definition_of(name)(*arguments))
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        atol = 1 if one.dtype == torch.uint8 else 2e-5
+        torch.testing.assert_close(one.float(), other.float(), atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_inputs_may_be_views(name: str) -> None:
+    def stretched(a: Any) -> Any:
+        if not torch.is_tensor(a):
+            return a
+        return a.repeat_interleave(2, -1)[..., ::2]
+
+    arguments = ARGUMENTS[name]()
+    found = as_list(_library.OPERATORS[name](*map(stretched, arguments)))
+    for one, other in zip(found, as_list(_library.OPERATORS[name](*arguments)), strict=True):
+        torch.testing.assert_close(one, other, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_gradients_of_warp(zeros: bool, scale: int) -> None:
+    image = images(h=5, w=7, dtype=torch.float64).requires_grad_()
+    h, w = -(-5 // scale), -(-7 // scale)
+    flow = flows(h=h, w=w, dtype=torch.float64).requires_grad_()
+    padding = "zeros" if zeros else "border"
+    assert torch.autograd.gradcheck(lambda i, f: ops.warp(i, f, padding=padding), (image, flow))
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("residual", [False, True])
+def test_gradients_of_warp_blend(scale: int, residual: bool) -> None:
+    h, w = -(-5 // scale), -(-7 // scale)
+    # Inside (0, 1): clamping has no gradient at its ends.
+    tensors = [
+        0.25 + 0.5 * images(h=5, w=7, dtype=torch.float64),
+        0.25 + 0.5 * images(h=5, w=7, seed=4, dtype=torch.float64),
+        flows(c=4, h=h, w=w, dtype=torch.float64),
+        images(c=1, h=h, w=w, dtype=torch.float64) - 0.5,
+    ]
+    if residual:
+        tensors.append(0.1 * images(h=5, w=7, seed=6, dtype=torch.float64) - 0.05)
+    for tensor in tensors:
+        tensor.requires_grad_()
+
+    def blend(a: Any, b: Any, f: Any, m: Any, r: Any = None) -> Any:
+        return ops.warp_blend(a, b, f, m, residual=r)
+
+    assert torch.autograd.gradcheck(blend, tensors)
+
+
+def test_gradients_of_downscale() -> None:
+    x = images(h=8, w=4, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: ops.downscale(x, 2), (x,))
+
+
+def test_clamped_pixels_have_no_gradient() -> None:
+    image0, image1 = images().requires_grad_(), images(seed=2)
+    residual = torch.zeros_like(image1)
+    residual[:, :, :4] = 5
+    blend = ops.warp_blend(image0, image1, torch.zeros(2, 4, 9, 14), torch.zeros(2, 1, 9, 14),
+                           residual=residual)  # fmt: skip
+    blend.sum().backward()
+    assert (image0.grad[:, :, :4] == 0).all()
+    torch.testing.assert_close(image0.grad[:, :, 4:], torch.full((2, 3, 5, 14), 0.5))
+
+
+def test_a_nan_displaces_by_nothing_and_has_no_gradient() -> None:
+    image = images().requires_grad_()
+    flow = torch.full((2, 2, 9, 14), torch.nan, requires_grad=True)
+    out = ops.warp(image, flow)
+    torch.testing.assert_close(out, image, atol=0, rtol=0)
+    out.sum().backward()
+    assert (flow.grad == 0).all()
+    # The backward's own coordinates are rounded once more than the forward's.
+    torch.testing.assert_close(image.grad, torch.ones_like(image), atol=1e-4, rtol=0)
+
+
+def test_float32_gradients_are_near_float64() -> None:
+    def gradients(dtype: Any) -> list[Any]:
+        tensors = [images(dtype=dtype), images(seed=2, dtype=dtype), flows(c=4, dtype=dtype),
+                   flows(c=1, seed=8, dtype=dtype)]  # fmt: skip
+        for tensor in tensors:
+            tensor.requires_grad_()
+        weights = images(seed=9, dtype=dtype)
+        (ops.warp_blend(*tensors) * weights).sum().backward()
+        return [tensor.grad.double() for tensor in tensors]
+
+    for one, other in zip(gradients(torch.float32), gradients(torch.float64), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
+def test_compiled_models_train() -> None:
+    def loss(image0: Any, image1: Any, flow: Any, mask: Any) -> Any:
+        moved = ops.warp(image0, flow[:, :2] * 0.5, padding="zeros")
+        return (ops.warp_blend(image0, image1, flow, mask) - moved).square().sum()
+
+    def run(function: Callable[..., Any]) -> list[Any]:
+        tensors = [images(), images(seed=2), flows(c=4), flows(c=1)]
+        for tensor in tensors:
+            tensor.requires_grad_()
+        value = function(*tensors)
+        value.backward()
+        return [value, *(tensor.grad for tensor in tensors)]
+
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    for one, other in zip(run(compiled), run(loss), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_op_exports_as_one_node_with_the_same_bits(name: str) -> None:
+    pytest.importorskip("onnxruntime")
+    from nodes import session_of
+
+    arguments = ARGUMENTS[name]()
+    tensors = [a for a in arguments if torch.is_tensor(a)]
+    rest = [a for a in arguments if not torch.is_tensor(a)]
+
+    class Model(torch.nn.Module):
+        def forward(self, *tensors: Any) -> Any:
+            return _library.OPERATORS[name](*tensors, *rest)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            Model(),
+            tuple(tensors),
+            dynamo=True,
+            verbose=False,
+            custom_translation_table=ops.onnx_translations(),
+        )
+    nodes = [(node.domain, node.op_type) for node in program.model_proto.graph.node]
+    assert nodes == [("fastvid", _library.node_name(name))]
+    session = session_of(program.model_proto.SerializeToString())
+    names = [value.name for value in session.get_inputs()]
+    found = session.run(None, dict(zip(names, [t.numpy() for t in tensors], strict=True)))
+    for one, other in zip(found, as_list(_library.OPERATORS[name](*arguments)), strict=True):
+        np.testing.assert_array_equal(one, other.numpy())
+
+
+def test_an_exported_program_keeps_the_operators_and_becomes_a_graph_later() -> None:
+    class Model(torch.nn.Module):
+        def forward(self, image: Any, flow: Any) -> Any:
+            return ops.warp(image, flow * 2, padding="zeros")
+
+    size = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(Model(), (images(), flows()), dynamic_shapes=(size, size))
+    targets = {str(node.target) for node in program.graph.nodes}
+    assert "fastvid.warp.default" in targets
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph = torch.onnx.export(
+            program, dynamo=True, verbose=False, custom_translation_table=ops.onnx_translations()
+        )
+    (node,) = (n for n in graph.model_proto.graph.node if n.domain == "fastvid")
+    assert (node.op_type, [(a.name, a.i) for a in node.attribute]) == ("Warp", [("zeros", 1)])
+
+
+def test_wrong_arguments_raise_the_ops_own_errors() -> None:
+    from fastvid.errors import InputError, InputTypeError
+
+    with pytest.raises(InputError, match=r"^warp: flow must have shape \(2, 2, 9, 14\)"):
+        ops.warp(images(), flows(h=7))
+    with pytest.raises(InputTypeError, match=r"^warp: flow must be float32, got float16"):
+        ops.warp(images(), flows(dtype=torch.float16))
+    with pytest.raises(InputError, match="padding must be one of border, zeros, got 'wrap'"):
+        ops.warp(images(), flows(), padding="wrap")
+    with pytest.raises(InputTypeError, match="no formula in plain PyTorch"):
+        ops.inverse_search(images(c=1, dtype=torch.float64), images(c=1, dtype=torch.float64))
