@@ -89,7 +89,7 @@ FASTVID_INLINE Floats scale_by_power(const Floats& p, const Floats& n, const Flo
     if (x.v[i] < -126.0f) return 0.0f;
     // A NaN must not be made an integer.
     const float whole = n.v[i] >= -126.0f && n.v[i] <= 127.0f ? n.v[i] : 0.0f;
-    return p.v[i] * std::bit_cast<float>((static_cast<int32_t>(whole) + 127) << 23);
+    return p.v[i] * __builtin_bit_cast(float, (static_cast<int32_t>(whole) + 127) << 23);
   });
 }
 // The values at the first `n` places, `other` at the rest.
