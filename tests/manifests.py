@@ -35,6 +35,19 @@ MANIFEST: dict[str, Any] = {
     "scheduler": {"kind": "euler", "steps": 4},
     "quality": [{"metric": "PSNR", "data": "noise", "value": 31.5, "unit": "dB"}],
 }
+GENERATION: dict[str, Any] = {
+    "height": 64,
+    "width": 64,
+    "num_frames": 17,
+    "max_num_frames": 65,
+    "frame_rate": 12.5,
+    "num_inference_steps": 4,
+    "guidance_scale": 1,
+    "max_prompt_tokens": 32,
+    "latent_channels": 16,
+    "spatial_compression": 8,
+    "temporal_compression": 4,
+}
 FILES = {"upscale.onnx": b"graph", "weights/upscale.data": bytes(100), "README.md": b"text"}
 
 

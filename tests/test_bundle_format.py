@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from manifests import DELETE, FRAMES, UNSAFE_NAMES, UPSCALED, changed, whole
+from manifests import DELETE, FRAMES, GENERATION, UNSAFE_NAMES, UPSCALED, changed, whole
 
 import fastvid
 from fastvid import _manifest
@@ -103,6 +103,7 @@ BAD: list[tuple[tuple[str | int, ...], Any]] = [
     (("size_rule", "padding"), "zero"),
     (("size_rule", "maximum"), 1 << 17),
     (("scheduler", "kind"), [1]),
+    (("generation",), GENERATION),
     (("quality", 0, "value"), "31"),
     (("quality", 0, "value"), True),
     (("quality", 0, "data"), DELETE),
@@ -166,6 +167,40 @@ def test_good_manifest_is_accepted_by_validator_and_schema(
     manifest = changed(path, value)
     _manifest.check(manifest)
     assert _VALIDATOR.is_valid(manifest)
+
+
+def _generator(**settings: Any) -> dict[str, Any]:
+    manifest = whole() | {"task": "generator", "generation": GENERATION | settings}
+    del manifest["scale"]
+    return manifest
+
+
+@pytest.mark.parametrize(
+    ("settings", "good"),
+    [
+        ({}, True),
+        ({"frame_rate": 24, "guidance_scale": 7.5}, True),
+        ({"num_frames": 0}, False),
+        ({"num_frames": "17"}, False),
+        ({"height": 1 << 17}, False),
+        ({"frame_rate": "8"}, False),
+        ({"num_inference_steps": 10_001}, False),
+        ({"latent_channels": 0.5}, False),
+        ({"colour": 1}, False),
+    ],
+)
+def test_settings_of_a_generator_are_checked(settings: dict[str, Any], good: bool) -> None:
+    manifest = _generator(**settings)
+    assert _VALIDATOR.is_valid(manifest) == good
+    assert _verdict(manifest) == good
+
+
+def test_every_setting_of_a_generator_must_be_there() -> None:
+    for name in GENERATION:
+        manifest = _generator()
+        manifest["generation"] = {k: v for k, v in GENERATION.items() if k != name}
+        assert not _VALIDATOR.is_valid(manifest)
+        assert not _verdict(manifest)
 
 
 _LEAVES = (

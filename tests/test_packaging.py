@@ -61,7 +61,7 @@ def test_using_a_model_never_loads_torch() -> None:
 
 def test_public_names_are_the_documented_ones() -> None:
     assert set(fastvid.__all__) == {
-        "FastvidError", "Interpolator", "Pipeline", "Upscaler", "Video", "__version__",
+        "FastvidError", "Generator", "Interpolator", "Pipeline", "Upscaler", "Video", "__version__",
         "errors", "ops", "schedulers",
     }  # fmt: skip
     assert dir(fastvid) == sorted(fastvid.__all__)
@@ -69,8 +69,8 @@ def test_public_names_are_the_documented_ones() -> None:
 
 
 def test_unknown_names_are_attribute_errors() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'Generator'"):
-        fastvid.Generator  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'Nonsuch'"):
+        fastvid.Nonsuch  # noqa: B018
 
 
 def test_typed_marker_is_installed() -> None:

@@ -14,6 +14,7 @@ from fastvid._version import __version__
 if TYPE_CHECKING:
     from fastvid import errors, ops, schedulers
     from fastvid.errors import FastvidError
+    from fastvid.generator import Generator
     from fastvid.interpolator import Interpolator
     from fastvid.pipeline import Pipeline
     from fastvid.upscaler import Upscaler
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FastvidError",
+    "Generator",
     "Interpolator",
     "Pipeline",
     "Upscaler",
@@ -33,6 +35,7 @@ __all__ = [
 
 _HOMES = {
     "FastvidError": "fastvid.errors",
+    "Generator": "fastvid.generator",
     "Interpolator": "fastvid.interpolator",
     "Pipeline": "fastvid.pipeline",
     "Upscaler": "fastvid.upscaler",

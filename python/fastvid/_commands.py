@@ -10,17 +10,32 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from fastvid._sheet import contact_sheet, write_png
 from fastvid.bundle import Bundle, shipped
 from fastvid.errors import InputError, ModelError
+from fastvid.generator import Generator
 from fastvid.interpolator import Interpolator
 from fastvid.pipeline import Pipeline, RunResult
 from fastvid.progress import ProgressDisplay, split
 from fastvid.upscaler import Upscaler
 from fastvid.video import Video
-from fastvid.video.types import Stage
+from fastvid.video.target import Target
+from fastvid.video.types import Frame, RgbImage, Stage, VideoInfo
 from fastvid.video.writer import FORMATS
 
-Model = Interpolator | Upscaler
+Model = Generator | Interpolator | Upscaler
+GENERATE_OPTIONS = (
+    "negative_prompt",
+    "strength",
+    "height",
+    "width",
+    "num_frames",
+    "frame_rate",
+    "num_inference_steps",
+    "guidance_scale",
+    "seed",
+    "scheduler",
+)
 
 
 def upscale(options: argparse.Namespace) -> int:
@@ -40,29 +55,45 @@ def interpolate(options: argparse.Namespace) -> int:
         return _save(options, video, [(model, stage)])
 
 
+def generate(options: argparse.Namespace) -> int:
+    """`fastvid generate`: everything in one process, frames passing on as they are decoded."""
+    from fastvid.video.images import read_image
+
+    # What cannot be written is said before anything is drawn.
+    for path in (options.output, options.preview):
+        if path is not None:
+            Target(path, overwrite=options.overwrite).discard()
+    pictures: dict[str, Any] = {
+        name: read_image(getattr(options, name))
+        for name in ("image", "last_image")
+        if getattr(options, name) is not None
+    }
+    clip = None if options.video is None else Video.open(options.video, bit_depth=8)
+    with ExitStack() as stack:
+        generator = stack.enter_context(Generator(options.model, **_device(options)))
+        video = generator.generate(
+            options.prompt,
+            **pictures,
+            video=clip,
+            **{name: getattr(options, name) for name in GENERATE_OPTIONS},
+            callback_on_step_end=_step_display(options),
+        )
+        kept = Keep()
+        steps: list[tuple[Model, Stage]] = [(generator, kept)]
+        steps += _retime_and_enlarge(options, stack)
+        status = _save(options, video, steps, seed=generator.last_seed)
+        if options.preview is not None:
+            write_png(options.preview, contact_sheet(kept.pictures, 4), overwrite=options.overwrite)
+        return status
+
+
 def run(options: argparse.Namespace) -> int:
     """`fastvid run`: interpolation first, while the frames are small."""
     if options.interpolate is None and options.fps is None and options.upscale is None:
         raise InputError("run: needs --interpolate N or --fps RATE, --upscale N, or both")
     video = _open(options)
     with ExitStack() as stack:
-        steps: list[tuple[Model, Stage]] = []
-        if options.interpolate is not None or options.fps is not None:
-            interpolator = stack.enter_context(
-                Interpolator(options.interpolate_model, **_device(options))
-            )
-            stage = interpolator.stage(
-                factor=options.interpolate,
-                fps=options.fps,
-                scene_cuts=not options.no_scene_cuts,
-            )
-            steps.append((interpolator, stage))
-        if options.upscale is not None:
-            upscaler = stack.enter_context(
-                Upscaler(options.upscale_model, scale=options.upscale, **_device(options))
-            )
-            steps.append((upscaler, upscaler))
-        return _save(options, video, steps)
+        return _save(options, video, _retime_and_enlarge(options, stack))
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -152,6 +183,62 @@ def _model_row(name: str, path: os.PathLike[str], verify: bool) -> dict[str, Any
     }
 
 
+def _retime_and_enlarge(options: argparse.Namespace, stack: ExitStack) -> list[tuple[Model, Stage]]:
+    """The models of --interpolate or --fps, and of --upscale, which `stack` closes."""
+    steps: list[tuple[Model, Stage]] = []
+    if options.interpolate is not None or options.fps is not None:
+        interpolator = stack.enter_context(
+            Interpolator(options.interpolate_model, **_device(options))
+        )
+        stage = interpolator.stage(
+            factor=options.interpolate,
+            fps=options.fps,
+            scene_cuts=not options.no_scene_cuts,
+        )
+        steps.append((interpolator, stage))
+    if options.upscale is not None:
+        upscaler = stack.enter_context(
+            Upscaler(options.upscale_model, scale=options.upscale, **_device(options))
+        )
+        steps.append((upscaler, upscaler))
+    return steps
+
+
+class Keep:
+    """A stage that changes nothing and keeps some of the frames, for a contact sheet."""
+
+    name = "preview"
+
+    def __init__(self, most: int = 16) -> None:
+        self.pictures: list[RgbImage] = []
+        self._most = most
+
+    def transform(self, info: VideoInfo) -> VideoInfo:
+        """The same."""
+        return info
+
+    def process(self, frames: Iterator[Frame], info: VideoInfo) -> Iterator[Frame]:
+        """The same frames, evenly chosen ones kept."""
+        self.pictures = []
+        count = max(info.num_frames or 1, 1)
+        chosen = {round(i * (count - 1) / max(self._most - 1, 1)) for i in range(self._most)}
+        for number, frame in enumerate(frames):
+            if number in chosen:
+                self.pictures.append(frame.image.copy())
+            yield frame
+
+
+def _step_display(options: argparse.Namespace) -> Any:
+    """A callback that counts the steps on a terminal; None elsewhere."""
+    if options.quiet or not sys.stderr.isatty():
+        return None
+
+    def show(generator: Generator, step: int, timestep: float, values: dict[str, Any]) -> None:
+        print(f"\rdrawing: step {step + 1} ", end="\r", file=sys.stderr, flush=True)
+
+    return show
+
+
 def _open(options: argparse.Namespace) -> Video:
     return Video.open(
         options.input,
@@ -167,7 +254,12 @@ def _device(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("device", "backend", "precision", "threads")}
 
 
-def _save(options: argparse.Namespace, video: Video, steps: Sequence[tuple[Model, Stage]]) -> int:
+def _save(
+    options: argparse.Namespace,
+    video: Video,
+    steps: Sequence[tuple[Model, Stage]],
+    **facts: object,
+) -> int:
     source = video.info
     for _, stage in steps:
         video = video.through(stage)
@@ -193,12 +285,16 @@ def _save(options: argparse.Namespace, video: Video, steps: Sequence[tuple[Model
     finally:
         if display is not None:
             display.close()
-    _summarise(options, video, result, [model for model, _ in steps])
+    _summarise(options, video, result, [model for model, _ in steps], facts)
     return 0
 
 
 def _summarise(
-    options: argparse.Namespace, video: Video, result: RunResult, used: Sequence[Model]
+    options: argparse.Namespace,
+    video: Video,
+    result: RunResult,
+    used: Sequence[Model],
+    facts: dict[str, object],
 ) -> None:
     info = video.info
     if options.json:
@@ -208,6 +304,7 @@ def _summarise(
             "height": info.height,
             "fps": str(info.fps),
             "models": [model.report().to_dict() for model in used],
+            **facts,
         }
         _print_json(result.to_dict() | extra)
         return
@@ -232,6 +329,8 @@ def _summarise(
     )
     for model in used:
         print(model.report().to_text().splitlines()[0])
+    for name, value in facts.items():
+        print(f"{name} {value}")
 
 
 def default_output(path: str, video: Video, source_size: tuple[int, int]) -> str:

@@ -302,6 +302,23 @@ _SIZE_RULE = _record(
     },
     {"maximum": _integer(1, MAX_SIDE)},
 )
+MAX_FRAMES = 1 << 20
+_GENERATION = _record(
+    {
+        "height": _integer(1, MAX_SIDE),
+        "width": _integer(1, MAX_SIDE),
+        "num_frames": _integer(1, MAX_FRAMES),
+        "max_num_frames": _integer(1, MAX_FRAMES),
+        "frame_rate": _number,
+        "num_inference_steps": _integer(1, 10_000),
+        "guidance_scale": _number,
+        "max_prompt_tokens": _integer(1, 1 << 16),
+        "latent_channels": _integer(1, 1 << 12),
+        "spatial_compression": _integer(1, 1 << 8),
+        "temporal_compression": _integer(1, 1 << 8),
+    },
+    {},
+)
 _QUALITY = _record({"metric": _text(), "data": _text(), "value": _number}, {"unit": _text()})
 _FILE = _record({"sha256": _text(SHA256, maximum=64), "size": _integer(0, MAX_FILE_BYTES)}, {})
 _MANIFEST = _record(
@@ -321,6 +338,7 @@ _MANIFEST = _record(
         "scale": _integer(1, 16),
         "credits": _array(_CREDIT, 0, 256),
         "scheduler": _SETTINGS,
+        "generation": _GENERATION,
         "quality": _array(_QUALITY, 0, 256),
     },
 )
@@ -370,6 +388,8 @@ def check(manifest: Mapping[str, Any]) -> None:
             fail("$.graphs", f"must hold {name!r} for task {task!r}, got {show(sorted(graphs))}")
     if (task == "upscaler") != ("scale" in manifest):
         fail("$.scale", f"must be given for task 'upscaler' and for no other, task is {task!r}")
+    if task != "generator" and "generation" in manifest:
+        fail("$.generation", f"must be given for no task but 'generator', task is {task!r}")
 
 
 def check_references(manifest: Mapping[str, Any]) -> None:
@@ -387,6 +407,14 @@ def check_references(manifest: Mapping[str, Any]) -> None:
     rule = manifest["size_rule"]
     if rule.get("maximum", MAX_SIDE) < rule["minimum"]:
         fail("$.size_rule.maximum", f"must be at least {rule['minimum']}, got {rule['maximum']}")
+    generation = manifest.get("generation")
+    if generation is not None:
+        frames, most = generation["num_frames"], generation["max_num_frames"]
+        if frames > most or (frames - 1) % generation["temporal_compression"]:
+            fail(
+                "$.generation.num_frames",
+                f"must be temporal_compression * k + 1 and at most max_num_frames, got {frames}",
+            )
     for name, graph in manifest["graphs"].items():
         at = f"$.graphs.{name}"
         _check_file(graph["file"], ".onnx", files, f"{at}.file")

@@ -14,6 +14,8 @@ from fastvid._frames import FrameArray
 from fastvid.video.target import Target, output_errors
 
 _MARGIN = 6
+_LINE = 2
+_GREY = 128
 
 
 def sheet(pictures: Sequence[FrameArray], labels: Sequence[str]) -> FrameArray:
@@ -29,6 +31,26 @@ def sheet(pictures: Sequence[FrameArray], labels: Sequence[str]) -> FrameArray:
     panels = [_labelled(p, label) for p, label in zip(pictures, labels, strict=True)]
     rows = [np.concatenate(panels[first : first + 2], axis=1) for first in (0, 2)]
     return np.ascontiguousarray(np.concatenate(rows, axis=0))
+
+
+def contact_sheet(pictures: Sequence[FrameArray], columns: int) -> FrameArray:
+    """Pictures of one size in rows, with a thin grey line between them.
+
+    Args:
+        pictures: At least one uint8 RGB picture (H, W, 3).
+        columns: Pictures per row; the last row is filled with grey.
+
+    Returns:
+        uint8 RGB (rows * (H + 2) + 2, columns * (W + 2) + 2, 3).
+    """
+    height, width = (side + _LINE for side in pictures[0].shape[:2])
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    result = np.full((rows * height + _LINE, columns * width + _LINE, 3), _GREY, np.uint8)
+    for number, picture in enumerate(pictures):
+        top, left = number // columns * height + _LINE, number % columns * width + _LINE
+        result[top : top + height - _LINE, left : left + width - _LINE] = picture
+    return result
 
 
 def _labelled(picture: FrameArray, label: str) -> FrameArray:

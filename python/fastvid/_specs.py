@@ -81,6 +81,28 @@ class SizeRule:
 
 
 @dataclass(frozen=True)
+class GenerationSpec:
+    """Sizes and defaults of a generator."""
+
+    height: int
+    """Height in pixels where the caller gives none, like the next ones."""
+    width: int
+    num_frames: int
+    max_num_frames: int
+    frame_rate: float
+    """Frames per second the model was trained for."""
+    num_inference_steps: int
+    guidance_scale: float
+    """1 is no guidance."""
+    max_prompt_tokens: int
+    latent_channels: int
+    spatial_compression: int
+    """Pixels of a latent's side."""
+    temporal_compression: int
+    """Frames of a latent, except the first, which is one frame."""
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where the weights come from."""
 
@@ -131,6 +153,14 @@ def integers(record: Mapping[str, Any]) -> dict[str, Any]:
     """`record` with whole floats made integers."""
     # JSON Schema counts 2.0 as an integer, Python does not.
     return {key: int(v) if isinstance(v, float) else v for key, v in record.items()}
+
+
+def generation_spec(record: Mapping[str, Any]) -> GenerationSpec:
+    """The settings of a generator from their entry in a valid manifest."""
+    fields = integers(record)
+    for name in ("frame_rate", "guidance_scale"):
+        fields[name] = float(fields[name])
+    return GenerationSpec(**fields)
 
 
 def graph_spec(name: str, graph: Mapping[str, Any]) -> GraphSpec:

@@ -23,12 +23,14 @@ from fastvid._manifest import FORMAT_VERSION
 from fastvid._specs import (
     Credit,
     FileSpec,
+    GenerationSpec,
     GraphSpec,
     Provenance,
     QualityFigure,
     Scalar,
     SizeRule,
     TensorSpec,
+    generation_spec,
     graph_spec,
     integers,
 )
@@ -46,6 +48,7 @@ __all__ = [
     "Bundle",
     "Credit",
     "FileSpec",
+    "GenerationSpec",
     "GraphSpec",
     "Provenance",
     "QualityFigure",
@@ -83,6 +86,8 @@ class Bundle:
     requires_fastvid: str = ""
     credits: tuple[Credit, ...] = ()
     scheduler: Mapping[str, Scalar] = field(default_factory=dict)
+    generation: GenerationSpec | None = None
+    """Sizes and defaults of a generator; None for other tasks."""
     quality: tuple[QualityFigure, ...] = ()
     format_version: int = FORMAT_VERSION
 
@@ -263,6 +268,7 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
     provenance = dict(fields.pop("provenance"))
     training_data = tuple(provenance.pop("training_data", ()))
     scale = fields.pop("scale", None)
+    generation = fields.pop("generation", None)
     return Bundle(
         path=folder,
         graphs=graphs,
@@ -272,6 +278,7 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
         credits=tuple(Credit(**credit) for credit in fields.pop("credits", ())),
         quality=tuple(QualityFigure(**figure) for figure in fields.pop("quality", ())),
         scale=None if scale is None else int(scale),
+        generation=None if generation is None else generation_spec(generation),
         format_version=int(fields.pop("format_version")),
         **fields,
     )

@@ -27,7 +27,8 @@ _EPILOG = """\
 exit codes:
   0 done           1 unexpected      2 usage or arguments
   4 input media    5 model           6 device or runtime
-  7 output         8 cancelled       130 Ctrl-C    143 SIGTERM
+  7 output         8 cancelled       9 no picture came out
+  130 Ctrl-C       143 SIGTERM
 """
 
 _OPTIONS = {
@@ -114,6 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _upscale_arguments(add("upscale", "Make a video larger."))
     _interpolate_arguments(add("interpolate", "Raise the frame rate of a video."))
+    _generate_arguments(add("generate", "Draw a video from a text."))
     _run_arguments(add("run", "Interpolate and upscale in one pass over the file."))
     _demo_arguments(add("demo", "Draw a scene, reduce it, restore it, and measure."))
     models = add("models", "List the models that are installed.")
@@ -142,12 +144,45 @@ def _interpolate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     _file_arguments(parser)
+    _chain_arguments(parser)
+    _work_arguments(parser)
+
+
+def _chain_arguments(parser: argparse.ArgumentParser) -> None:
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("--interpolate", type=int, metavar="N", help="times the frames")
     rate.add_argument("--fps", metavar="RATE", help="constant rate, such as 60 or 60000/1001")
     parser.add_argument("--upscale", type=int, metavar="N", help="factor of both sides")
     _model_arguments(parser)
     _cut_argument(parser)
+
+
+def _generate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", metavar="PROMPT", help="what to draw")
+    parser.set_defaults(input=None, no_audio=False, no_subtitles=False)
+    parser.add_argument(
+        "-o", "--output", default="generated.mp4", metavar="OUT", help="default generated.mp4"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    parser.add_argument("--model", default="tiny", help="shipped name or folder (default tiny)")
+    parser.add_argument("--negative-prompt", metavar="TEXT", help="what to lead away from")
+    parser.add_argument("--image", metavar="FILE", help="first frame, a PNG or JPEG")
+    parser.add_argument("--last-image", metavar="FILE", help="last frame, with --image")
+    parser.add_argument("--video", metavar="FILE", help="clip to continue, or to redraw")
+    parser.add_argument(
+        "--strength", type=float, metavar="0-1", help="how much of --video to redraw"
+    )
+    for name in ("height", "width"):
+        parser.add_argument(f"--{name}", type=int, metavar="N", help="pixels")
+    parser.add_argument("--num-frames", type=int, metavar="N", help="frames to draw")
+    parser.add_argument("--frame-rate", metavar="RATE", help="frames per second of those")
+    parser.add_argument("--num-inference-steps", type=int, metavar="N", help="solver steps")
+    parser.add_argument("--guidance-scale", type=float, metavar="X", help="1 is none")
+    parser.add_argument("--seed", type=int, metavar="N", help="default drawn, and printed")
+    parser.add_argument("--scheduler", metavar="NAME", help="class in fastvid.schedulers")
+    parser.add_argument("--preview", metavar="PNG", help="also write a contact sheet")
+    _codec_arguments(parser)
+    _chain_arguments(parser)
     _work_arguments(parser)
 
 
@@ -187,11 +222,15 @@ def _file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="refuse cut or damaged input")
     parser.add_argument("--to-8bit", action="store_true", help="round SDR of more than 8 bits to 8")
     parser.add_argument("--drop-alpha", action="store_true", help="ignore transparency")
+    _codec_arguments(parser)
+    parser.add_argument("--no-audio", action="store_true", help="leave audio tracks out")
+    parser.add_argument("--no-subtitles", action="store_true", help="leave subtitle tracks out")
+
+
+def _codec_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--codec", choices=("h264", "hevc", "av1", "lossless"), help="video codec")
     parser.add_argument("--quality", type=int, metavar="0-100", help="picture quality (default 75)")
     parser.add_argument("--effort", choices=("fast", "medium", "slow"), help="encoding effort")
-    parser.add_argument("--no-audio", action="store_true", help="leave audio tracks out")
-    parser.add_argument("--no-subtitles", action="store_true", help="leave subtitle tracks out")
 
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:

@@ -98,6 +98,12 @@ class OutOfMemoryError(DeviceError, MemoryError):
     """Not enough memory on the device."""
 
 
+class NumericError(FastvidError):
+    """A model's output is not a picture: NaN, infinity or nothing but black."""
+
+    exit_code = 9
+
+
 class OutputError(FastvidError):
     """The output cannot be written."""
 

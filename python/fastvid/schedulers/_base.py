@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -65,6 +65,11 @@ class Noise:
 
 class Scheduler:
     """Timesteps and sigmas of a run, and the place in it."""
+
+    set_timesteps: Callable[..., None]
+    """Fixes `timesteps` and `sigmas` of a run."""
+    step: Callable[..., SchedulerOutput]
+    """Goes to the next timestep."""
 
     order = 1
     """Model evaluations per step."""

@@ -57,51 +57,19 @@ def exif_orientation(file: str) -> tuple[int, bool]:
     return 0, False
 
 
-class ImageFolderReader:
-    """The PNG and JPEG files of a folder as a video of a constant rate.
+class _ImageReader:
+    """Reads single images; `warnings` and `truncated` say what was wrong with them."""
 
-    Args:
-        path: A folder; its files with other suffixes are ignored.
-        options: The arguments of `Video.open`; `fps` is 25 where it is not given.
-
-    Raises:
-        UnreadableMediaError: The folder holds no images.
-    """
-
-    def __init__(self, path: str, options: ReadOptions) -> None:
-        self.path = path
+    def __init__(self, options: ReadOptions, what: str) -> None:
         self.warnings: list[str] = []
         self.truncated = False
+        self.guard = LimitGuard(options.limits, what)
         self._options = options
-        self._guard = LimitGuard(options.limits, path)
-        try:
-            names = [name for name in os.listdir(path) if name.lower().endswith(SUFFIXES)]
-        except OSError as error:
-            raise UnreadableMediaError(f"{path}: {error.strerror}") from error
-        if not names:
-            raise UnreadableMediaError(
-                f"{path}: folder must hold PNG or JPEG images, got none",
-                hint="name a video file, or a folder with .png, .jpg or .jpeg files",
-            )
-        self._files = [os.path.join(path, name) for name in sorted(names, key=natural_key)]
-        fps = options.fps or DEFAULT_FPS
-        self._guard.check_length(len(names), len(names) / fps)
-        self._first, info = self._read(self._files[0])
-        self.info = replace(
-            info,
-            fps=fps,
-            num_frames=len(names),
-            duration=len(names) / fps,
-            time_base=1 / fps,
-        )
 
-    def close(self) -> None:
-        """Nothing stays open between frames."""
-
-    def _read(self, file: str) -> tuple[RgbImage, VideoInfo]:
+    def read(self, file: str) -> tuple[RgbImage, VideoInfo]:
         with open_image(file) as container, media_errors(file, bad_image):
             context = container.streams.video[0].codec_context
-            self._guard.check_size(context.width, context.height)
+            self.guard.check_size(context.width, context.height)
             frame = next(container.decode(video=0), None)
             if frame is None:
                 raise bad_image(file)
@@ -124,6 +92,57 @@ class ImageFolderReader:
         self.truncated = True
         self.warnings.append(f"{file} is cut: the rest of the picture is grey")
 
+
+def read_image(path: str | os.PathLike[str]) -> RgbImage:
+    """One PNG or JPEG file as uint8 RGB (H, W, 3), upright.
+
+    Raises:
+        MediaError: The file is missing, not an image, cut, or has transparent pixels.
+    """
+    file = os.fspath(path)
+    if not os.path.isfile(file):
+        raise UnreadableMediaError(f"{file}: image file must exist, it does not")
+    return _ImageReader(ReadOptions(strict=True), file).read(file)[0]
+
+
+class ImageFolderReader(_ImageReader):
+    """The PNG and JPEG files of a folder as a video of a constant rate.
+
+    Args:
+        path: A folder; its files with other suffixes are ignored.
+        options: The arguments of `Video.open`; `fps` is 25 where it is not given.
+
+    Raises:
+        UnreadableMediaError: The folder holds no images.
+    """
+
+    def __init__(self, path: str, options: ReadOptions) -> None:
+        self.path = path
+        super().__init__(options, path)
+        try:
+            names = [name for name in os.listdir(path) if name.lower().endswith(SUFFIXES)]
+        except OSError as error:
+            raise UnreadableMediaError(f"{path}: {error.strerror}") from error
+        if not names:
+            raise UnreadableMediaError(
+                f"{path}: folder must hold PNG or JPEG images, got none",
+                hint="name a video file, or a folder with .png, .jpg or .jpeg files",
+            )
+        self._files = [os.path.join(path, name) for name in sorted(names, key=natural_key)]
+        fps = options.fps or DEFAULT_FPS
+        self.guard.check_length(len(names), len(names) / fps)
+        self._first, info = self.read(self._files[0])
+        self.info = replace(
+            info,
+            fps=fps,
+            num_frames=len(names),
+            duration=len(names) / fps,
+            time_base=1 / fps,
+        )
+
+    def close(self) -> None:
+        """Nothing stays open between frames."""
+
     def frames(self) -> Iterator[Frame]:
         """Yields the images in natural order of their names.
 
@@ -132,7 +151,7 @@ class ImageFolderReader:
         """
         step = 1 / self.info.fps
         for number, file in enumerate(self._files):
-            image, info = (self._first, self.info) if number == 0 else self._read(file)
+            image, info = (self._first, self.info) if number == 0 else self.read(file)
             if info.size != self.info.size:
                 old, new = "{}x{}".format(*self.info.size), "{}x{}".format(*info.size)
                 raise MediaError(f"{file}: image size must be {old} as the first, got {new}")

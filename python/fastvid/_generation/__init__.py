@@ -1,0 +1,1 @@
+"""What `Generator` is made of: prompts, requests, sampling, latents."""

@@ -1,0 +1,97 @@
+"""Frames to latents and back, a latent at a time, with everything that passes from one to the next.
+
+The decoder is two graphs. `decoder_first` takes the first latent and gives one frame and caches;
+`decoder_next` takes the next latent and the caches, and gives `temporal_compression` frames and new
+caches. So a clip of any length decodes in the memory of one latent, and its frames come out while
+the rest is still to be decoded. The encoder is the same the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastvid.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from fastvid.backends import Session
+
+Latents = NDArray[np.float32]
+"""float32 (1, C, T, h, w)."""
+Frames = NDArray[np.uint8]
+"""uint8 RGB (n, H, W, 3)."""
+
+_NEXT = "next_"
+
+
+class _Chain:
+    """A `first` graph and its `next`: outputs `cache` of one run are inputs `cache` of the next.
+
+    `next` names the outputs `next_cache`, because a graph cannot have an input and an output of
+    one name.
+    """
+
+    def __init__(self, first: Session, following: Session, source: str, result: str) -> None:
+        self._first, self._next = first, following
+        self._source, self._result = source, result
+        caches = set(following.inputs) - {source}
+        given = set(first.outputs) - {result}
+        passed = {name.removeprefix(_NEXT) for name in following.outputs if name != result}
+        if caches != given or caches != passed:
+            raise UnsupportedModelError(
+                f"{source}: the caches of the graphs must agree, got {sorted(given)}, "
+                f"{sorted(caches)} and {sorted(passed)}"
+            )
+
+    def run(self, pieces: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        caches: Mapping[str, NDArray[Any]] | None = None
+        for piece in pieces:
+            if caches is None:
+                outputs = self._first.run({self._source: piece})
+            else:
+                outputs = self._next.run({self._source: piece, **caches})
+            result = outputs.pop(self._result)
+            caches = {name.removeprefix(_NEXT): value for name, value in outputs.items()}
+            yield result
+
+
+class Decoder:
+    """Latents to frames.
+
+    Args:
+        first: `latents` (1, C, 1, h, w) to `frames` uint8 (1, H, W, 3) and caches.
+        following: `latents` and caches to `frames` uint8 (r, H, W, 3) and caches.
+    """
+
+    def __init__(self, first: Session, following: Session) -> None:
+        self._chain = _Chain(first, following, "latents", "frames")
+
+    def decode(self, latents: Latents) -> Iterator[Frames]:
+        """The frames of a clip: one, then `temporal_compression` for each further latent."""
+        count = latents.shape[2]
+        pieces = (np.ascontiguousarray(latents[:, :, i : i + 1]) for i in range(count))
+        yield from self._chain.run(pieces)
+
+
+class Encoder:
+    """Frames to latents.
+
+    Args:
+        first: `frames` uint8 (1, H, W, 3) to `latents` (1, C, 1, h, w) and caches.
+        following: `frames` uint8 (r, H, W, 3) and caches to `latents` and caches.
+        step: `temporal_compression`, r.
+    """
+
+    def __init__(self, first: Session, following: Session, step: int) -> None:
+        self._chain = _Chain(first, following, "frames", "latents")
+        self._step = step
+
+    def encode(self, frames: Frames) -> Latents:
+        """The latents of 1 + k * step frames, (1, C, 1 + k, h, w)."""
+        step = self._step
+        bounds = [(0, 1)] + [(i, i + step) for i in range(1, len(frames), step)]
+        pieces = (np.ascontiguousarray(frames[begin:end]) for begin, end in bounds)
+        return np.concatenate(list(self._chain.run(pieces)), axis=2)

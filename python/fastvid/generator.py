@@ -1,0 +1,324 @@
+"""Video generation: a prompt, a picture or a clip becomes a video."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastvid._frames import FrameArray
+from fastvid._generation.latents import Decoder, Encoder, Frames, Latents
+from fastvid._generation.prompts import PromptEncoder
+from fastvid._generation.request import Callback, Request, check_request
+from fastvid._generation.sampling import Known, Sampler
+from fastvid._model import Model
+from fastvid.bundle import Bundle, GenerationSpec
+from fastvid.errors import InputError, InputTypeError, NumericError, UnsupportedModelError
+from fastvid.video.types import Frame, VideoInfo
+
+if TYPE_CHECKING:
+    from fastvid.schedulers._base import Scheduler
+    from fastvid.video import Video
+
+_GRAPHS = ("text_encoder", "transformer", "decoder_first", "decoder_next")
+_ENCODER = ("encoder_first", "encoder_next")
+# A picture whose brightest sample is below this shows nothing.
+_BLACK = 3
+
+
+class Generator(Model):
+    """Draws videos from text with a diffusion model.
+
+    Args:
+        model: `"tiny"`, the full name of a shipped model, or a folder that holds a bundle.
+        device: `"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`; only `"auto"` may fall back to the CPU.
+        backend: `"auto"`, `"onnxruntime"` or `"tensorrt"`.
+        precision: `"auto"`, or one that the backend offers.
+        threads: CPU threads of the networks; None takes what the machine has.
+        check_output: Whether a clip that starts with nothing but black is an error; NaN always is.
+
+    Raises:
+        InputError: No such model.
+        ModelError: The bundle cannot be used.
+        DeviceError: Device or backend are not there.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = "tiny",
+        *,
+        device: str = "auto",
+        backend: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        check_output: bool = True,
+    ) -> None:
+        bundle = Bundle.find(model, "generator")
+        self._spec = _spec_of(bundle)
+        super().__init__(
+            bundle, device=device, backend=backend, precision=precision, threads=threads
+        )
+        self._check_output = check_output
+        self._prompts = PromptEncoder(
+            bundle, self._graph("text_encoder"), self._spec.max_prompt_tokens
+        )
+        self._decoder = Decoder(self._graph("decoder_first"), self._graph("decoder_next"))
+        self._running: set[threading.Event] = set()
+        self.last_seed: int | None = None
+        """The seed of the latest generation: the one given, or the one that was drawn."""
+
+    @classmethod
+    def from_pretrained(cls, model: str | os.PathLike[str] = "tiny", **options: Any) -> Generator:
+        """The same as calling the class: `Generator.from_pretrained("tiny", threads=2)`."""
+        return cls(model, **options)
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        negative_prompt: str | None = None,
+        image: FrameArray | None = None,
+        last_image: FrameArray | None = None,
+        video: Video | NDArray[np.uint8] | None = None,
+        strength: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        frame_rate: int | float | str | Fraction | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int | None = None,
+        scheduler: str | Scheduler | None = None,
+        callback_on_step_end: Callback | None = None,
+    ) -> Video:
+        """Draw a video.
+
+        The clip is drawn as latents before this returns; its frames are decoded lazily and anew
+        for each iteration of the video. The same arguments, seed included, give the same frames
+        on any number of threads.
+
+        Args:
+            prompt: What to draw; 1 to 10,000 characters, and no more tokens than the model takes.
+            negative_prompt: What to lead away from, with a `guidance_scale` above 1.
+            image: uint8 RGB (H, W, 3), the first frame.
+            last_image: The last frame, together with `image`.
+            video: A clip, uint8 (T, H, W, 3) or a `Video`. Without `strength` the new clip starts
+                with the end of this one and continues it; with it the clip is redrawn.
+            strength: Above 0 to 1: how much of `video` is redrawn; 1 keeps nothing.
+            height: Pixels; None is that of `image` or `video`, or what the model was made for.
+            width: The same.
+            num_frames: Frames of the result, `temporal_compression * k + 1`.
+            frame_rate: Frames per second that the video is shown at.
+            num_inference_steps: Steps of the solver, 1 to 1000.
+            guidance_scale: How strongly to follow the prompt, 0 to 100; 1 and less is one
+                evaluation of the model per step instead of two.
+            seed: 0 to 2**64 - 1; None draws one, see `last_seed`.
+            scheduler: Class name in `fastvid.schedulers`, or an object of one.
+            callback_on_step_end: Called as `f(generator, step, timestep, {"latents": array})`
+                after each step. It may return a dict with other latents, or False to stop.
+
+        Returns:
+            The video, of `num_frames` frames.
+
+        Raises:
+            InputTypeError: An argument has the wrong type.
+            InputError: A value is not allowed; sizes name the nearest that are.
+            CancelledError: The callback, or `cancel` in another thread, ended the run.
+            NumericError: The model gave no picture.
+            DeviceError: The runtime failed.
+        """
+        request = self._request(
+            prompt,
+            negative_prompt=negative_prompt,
+            image=image,
+            last_image=last_image,
+            video=video,
+            strength=strength,
+            height=height,
+            width=width,
+            num_frames=num_frames,
+            frame_rate=frame_rate,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            seed=seed,
+            scheduler=scheduler,
+            callback_on_step_end=callback_on_step_end,
+        )
+        return self._video(request, self._sample(request))
+
+    def stream(self, prompt: str, **arguments: Any) -> Iterator[Frames]:
+        """Draw a video and yield its frames in pieces while the rest is still to be decoded.
+
+        Args:
+            prompt: As in `generate`.
+            **arguments: As in `generate`.
+
+        Yields:
+            uint8 RGB (n, H, W, 3): one frame, then as many as a latent has.
+
+        Raises:
+            FastvidError: As in `generate`; wrong arguments are named before anything is drawn.
+        """
+        for name in arguments:
+            if name not in _ARGUMENTS:
+                raise InputTypeError(
+                    f"stream: arguments must be among those of generate, got {name!r}"
+                )
+        request = self._request(prompt, **{name: arguments.get(name) for name in _ARGUMENTS})
+
+        def pieces() -> Iterator[Frames]:
+            yield from self._frames(self._sample(request))
+
+        return pieces()
+
+    def cancel(self) -> None:
+        """Stop what runs now in other threads, which then raise `CancelledError`."""
+        for stop in list(self._running):
+            stop.set()
+        super().cancel()
+
+    def _request(self, prompt: str, **arguments: Any) -> Request:
+        request = check_request(self._bundle, self._spec, prompt, **arguments)
+        given = request.image is not None or request.video is not None
+        if given and not all(name in self._bundle.graphs for name in _ENCODER):
+            raise InputError(
+                f"image: model {self._bundle.name!r} must have an encoder to start from pictures, "
+                "got one without",
+            )
+        if given and not request.redraws and not self._knows_pictures():
+            raise InputError(
+                f"image: model {self._bundle.name!r} must be trained to start from pictures, got "
+                "one that is not",
+                hint="video with strength redraws a clip with any model",
+            )
+        self.last_seed = request.seed
+        return request
+
+    def _knows_pictures(self) -> bool:
+        return "condition" in self._graph("transformer").inputs
+
+    def _sample(self, request: Request) -> Latents:
+        stop = threading.Event()
+        self._running.add(stop)
+        try:
+            prompt = self._prompts.encode("prompt", request.prompt)
+            negative = None
+            if request.guidance_scale > 1:
+                negative = self._negative(request.negative_prompt)
+            known, start = self._pictures(request)
+            shape = self._latent_shape(request)
+            sampler = Sampler(self._graph("transformer"), shape, request, stop)
+            return sampler.run(self, prompt, negative, known, start)
+        finally:
+            self._running.discard(stop)
+
+    def _negative(self, negative_prompt: str | None) -> Any:
+        if negative_prompt is None:
+            return self._prompts.nothing()
+        return self._prompts.encode("negative_prompt", negative_prompt)
+
+    def _latent_shape(self, request: Request) -> tuple[int, ...]:
+        spec = self._spec
+        side = spec.spatial_compression
+        count = 1 + (request.num_frames - 1) // spec.temporal_compression
+        return (1, spec.latent_channels, count, request.height // side, request.width // side)
+
+    def _pictures(self, request: Request) -> tuple[Known | None, Latents | None]:
+        """The latents that are known, and those of a clip to redraw."""
+        if request.image is None and request.video is None:
+            return None, None
+        step = self._spec.temporal_compression
+        encoder = Encoder(self._graph(_ENCODER[0]), self._graph(_ENCODER[1]), step)
+        if request.video is not None:
+            if request.redraws:
+                return None, encoder.encode(request.video)
+            return self._continued(encoder, request), None
+        assert request.image is not None
+        known = encoder.encode(request.image[None])
+        if request.last_image is None:
+            return Known((0,), known), None
+        # A later latent stands for several frames: here all of them the last picture.
+        still = np.repeat(request.last_image[None], 1 + step, axis=0)
+        last = encoder.encode(still)[:, :, 1:]
+        end = (request.num_frames - 1) // step
+        return Known((0, end), np.concatenate([known, last], axis=2)), None
+
+    def _continued(self, encoder: Encoder, request: Request) -> Known:
+        """The end of the clip, as much as leaves a latent to draw."""
+        assert request.video is not None
+        step = self._spec.temporal_compression
+        count = (request.num_frames - 1) // step
+        used = min((len(request.video) - 1) // step, max(count // 2, 1) - 1)
+        known = encoder.encode(request.video[-1 - used * step :])
+        return Known(tuple(range(used + 1)), known)
+
+    def _frames(self, latents: Latents) -> Iterator[Frames]:
+        seen = 0
+        bright = not self._check_output
+        for piece in self._decoder.decode(latents):
+            bright = bright or int(piece.max()) >= _BLACK
+            seen += len(piece)
+            if not bright and seen > self._spec.temporal_compression:
+                raise NumericError(
+                    "generate: the clip must show something, got nothing but black",
+                    hint="another seed; or Generator(check_output=False) if that is what you want",
+                )
+            yield piece
+
+    def _video(self, request: Request, latents: Latents) -> Video:
+        from fastvid.video import Video
+
+        duration = request.num_frames / request.frame_rate
+        info = VideoInfo(
+            request.width,
+            request.height,
+            request.frame_rate,
+            request.num_frames,
+            duration,
+            time_base=1 / request.frame_rate,
+        )
+        return Video(lambda: _LatentSource(self, latents, info), info)
+
+
+class _LatentSource:
+    """Latents as an open source of a video."""
+
+    def __init__(self, generator: Generator, latents: Latents, info: VideoInfo) -> None:
+        self.info = info
+        self.warnings: list[str] = []
+        self.truncated = False
+        self._generator, self._latents = generator, latents
+
+    def frames(self) -> Iterator[Frame]:
+        """Decodes the frames one latent at a time."""
+        step = 1 / self.info.fps
+        number = 0
+        for piece in self._generator._frames(self._latents):
+            for picture in piece:
+                yield Frame(np.ascontiguousarray(picture), number * step, step)
+                number += 1
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+_ARGUMENTS = tuple(inspect.signature(Generator.generate).parameters)[2:]
+
+
+def _spec_of(bundle: Bundle) -> GenerationSpec:
+    """The settings of a bundle that has all a generator needs."""
+    for name in _GRAPHS:
+        if name not in bundle.graphs:
+            raise UnsupportedModelError(
+                f"model: {bundle.name!r} must have the graph {name!r}, it has "
+                f"{', '.join(bundle.graphs)}"
+            )
+    if bundle.generation is None:
+        raise UnsupportedModelError(f"model: {bundle.name!r} must have settings 'generation'")
+    return bundle.generation
