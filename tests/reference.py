@@ -276,3 +276,40 @@ def qk_norm_rope(
     out[..., first] = y[..., first] * c - y[..., second] * s
     out[..., second] = y[..., second] * c + y[..., first] * s
     return out
+
+
+def softmax_splat(
+    image: NDArray[Any],
+    flow: NDArray[np.float32],
+    metric: NDArray[np.float32] | None = None,
+    mode: str = "softmax",
+) -> Array:
+    n, c, height, width = image.shape
+    # Coordinates are float32 in the op, and their rounding decides what is reached.
+    x = np.arange(width, dtype=np.float32) + flow[:, 0]
+    y = np.arange(height, dtype=np.float32)[:, None] + flow[:, 1]
+    counts = np.isfinite(x) & np.isfinite(y)
+    weight = np.ones(x.shape)
+    if metric is not None:
+        weight = metric[:, 0].astype(np.float64)
+        counts &= np.isfinite(weight)
+        if mode == "softmax":
+            peak = np.max(weight, (1, 2), initial=-np.inf, where=np.isfinite(weight))
+            weight = np.exp(np.maximum(weight - peak[:, None, None], -80))
+    values = np.concatenate([image.astype(np.float64), np.ones((n, 1, height, width))], 1)
+    sums = np.zeros((n, height, width, c + 1))
+    batch, row, column = np.nonzero(counts)
+    x, y = (a[batch, row, column].astype(np.float64) for a in (x, y))
+    given = weight[batch, row, column, None] * values[batch, :, row, column]
+    for down in (0, 1):
+        for right in (0, 1):
+            i, j = np.floor(y) + down, np.floor(x) + right
+            share = (1 - abs(y - i)) * (1 - abs(x - j))
+            inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+            where = (batch[inside], i[inside].astype(int), j[inside].astype(int))
+            np.add.at(sums, where, (share[:, None] * given)[inside])
+    total = np.moveaxis(sums, 3, 1)
+    if mode == "sum":
+        return total[:, :c]
+    reached = total[:, c:] != 0
+    return np.where(reached, total[:, :c] / np.where(reached, total[:, c:], 1), 0)

@@ -101,6 +101,20 @@ def scheduler_step(
     threads: int,
     stream: int | None,
 ) -> tuple[Any, ...]: ...
+def softmax_splat(
+    image: Any,
+    flow: Any,
+    metric: Any,
+    mode: str,
+    deterministic: bool,
+    out: Any,
+    workspace: Any,
+    threads: int,
+    stream: int | None,
+) -> NDArray[Any]: ...
+def softmax_splat_workspace(
+    channels: int, height: int, width: int, mode: str, deterministic: bool
+) -> int: ...
 def warp(
     image: Any, flow: Any, zeros: bool, out: Any, threads: int, stream: int | None
 ) -> NDArray[np.float32]: ...

@@ -23,7 +23,13 @@ from fastvid._ops.attention import qk_norm_rope, rope_table_3d
 from fastvid._ops.colour import rgb_to_yuv, yuv_to_rgb
 from fastvid._ops.frames import downscale, luma_to_rgb, planar_to_rgb, rgb_to_luma, rgb_to_planar
 from fastvid._ops.noise import randn, scheduler_step
-from fastvid._ops.warping import inverse_search, warp, warp_blend
+from fastvid._ops.warping import (
+    inverse_search,
+    softmax_splat,
+    softmax_splat_workspace,
+    warp,
+    warp_blend,
+)
 
 __all__ = [
     "downscale",
@@ -37,6 +43,8 @@ __all__ = [
     "rgb_to_yuv",
     "rope_table_3d",
     "scheduler_step",
+    "softmax_splat",
+    "softmax_splat_workspace",
     "warp",
     "warp_blend",
     "yuv_to_rgb",

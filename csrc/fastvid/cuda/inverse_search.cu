@@ -5,6 +5,7 @@
 #include "fastvid/cuda/device.h"
 #include "fastvid/cuda/inverse_search.cuh"
 #include "fastvid/cuda/inverse_search.h"
+#include "fastvid/cuda/workspace.h"
 
 namespace fastvid::cuda {
 namespace {
@@ -305,24 +306,6 @@ void search_pair(Plan plan, const Images& images, float* const (&flows)[2], int6
   }
 }
 
-// Memory from the device's pool, in the order of the stream.
-class Workspace {
- public:
-  Workspace(size_t floats, cudaStream_t stream) : stream_(stream) {
-    if (cudaMallocAsync(&memory_, floats * sizeof(float), stream) != cudaSuccess) {
-      throw DeviceError(std::string(kOp) + ": " + cudaGetErrorString(cudaGetLastError()));
-    }
-  }
-  ~Workspace() { (void)cudaFreeAsync(memory_, stream_); }
-  Workspace(const Workspace&) = delete;
-  Workspace& operator=(const Workspace&) = delete;
-  float* data() const { return static_cast<float*>(memory_); }
-
- private:
-  void* memory_ = nullptr;
-  cudaStream_t stream_;
-};
-
 }  // namespace
 
 void inverse_search(const Tensor& luma0, const Tensor& luma1, const Tensor& flow01,
@@ -342,13 +325,13 @@ void inverse_search(const Tensor& luma0, const Tensor& luma1, const Tensor& flow
     return make_plan(width, height, flow10.present() ? 2 : 1, options.iterations, options.stride,
                      options.finest, memory);
   };
-  const Workspace workspace(make(nullptr).floats, stream);
+  const Workspace workspace(kOp, make(nullptr).floats * sizeof(float), stream);
   for (int64_t n = 0; n < luma0.dim(0); ++n) {
     const Images images{
         {luma0.as<const float>() + n * pixels, luma1.as<const float>() + n * pixels}};
     float* const flows[2] = {flow01.as<float>() + 2 * n * pixels,
                              flow10.present() ? flow10.as<float>() + 2 * n * pixels : nullptr};
-    search_pair(make(workspace.data()), images, flows, options.finest, stream);
+    search_pair(make(static_cast<float*>(workspace.data())), images, flows, options.finest, stream);
     check_launch(kOp);
   }
 }

@@ -1,6 +1,7 @@
 #include <cuda_runtime.h>
 
 #include "fastvid/cuda/device.h"
+#include "fastvid/cuda/exponential.cuh"
 #include "fastvid/cuda/sampling.cuh"
 #include "fastvid/cuda/warp_blend.h"
 
@@ -14,22 +15,6 @@ struct Blend {
   const float* residual;         // the same, or null
   int64_t height, width;
 };
-
-// The polynomial of cpu/warp_blend.cc.
-__device__ float exponential(float x) {
-  constexpr float kRound = 12582912.0f;
-  x = fminf(fmaxf(x, -87.0f), 88.0f);
-  const float t = x * 1.44269504f + kRound;
-  const float n = t - kRound;
-  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  float p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = (p * r) * r + (r + 1.0f);
-  return p * __uint_as_float((__float_as_uint(t) << 23) + 0x3f800000u);
-}
 
 template <class Out>
 __global__ void __launch_bounds__(kThreads)

@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <utility>
 
+#include "fastvid/core/arena.h"
 #include "fastvid/core/error.h"
 #include "fastvid/core/isa.h"
 #include "fastvid/core/search_plan.h"
@@ -34,28 +33,6 @@ class Alone final : public Executor {
   void run(size_t count, void (*task)(void*, size_t), void* context) const override {
     for (size_t i = 0; i < count; ++i) task(context, i);
   }
-};
-
-// Memory that a thread keeps between calls: fresh pages would cost as much as a level of search.
-class Arena {
- public:
-  void reserve(size_t floats) {
-    if (floats <= size_) return;
-    memory_.reset();
-    size_ = 0;
-    memory_.reset(
-        static_cast<float*>(::operator new(floats * sizeof(float), std::align_val_t{kAlignment})));
-    size_ = floats;
-  }
-  float* data() { return memory_.get(); }
-
- private:
-  static constexpr size_t kAlignment = 64;
-  struct Free {
-    void operator()(float* p) const { ::operator delete(p, std::align_val_t{kAlignment}); }
-  };
-  std::unique_ptr<float, Free> memory_;
-  size_t size_ = 0;
 };
 
 void build_pyramids(const search::Plan& plan, const float* luma0, const float* luma1,
@@ -127,8 +104,7 @@ void search_pair(const float* luma0, const float* luma1, float* const (&flows)[2
     return search::make_plan(width, height, directions, options.iterations, options.stride,
                              options.finest, memory);
   };
-  arena.reserve(make(nullptr).floats);
-  search::Plan plan = make(arena.data());
+  search::Plan plan = make(arena.reserve(make(nullptr).floats));
   const auto finest = static_cast<size_t>(options.finest);
   const int64_t pixels = width * height;
   for (int i = 0; i < directions && finest == 0; ++i) {

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from fastvid import _core
 from fastvid._ops.checks import choice, integer, outputs, threads_of
 
+_SPLAT_MODES = ("softmax", "linear", "average", "sum")
+
 
 def warp(
     image: NDArray[np.float32],
@@ -96,6 +98,90 @@ def warp_blend(
         threads_of("warp_blend", threads),
         stream,
     )
+
+
+def softmax_splat(
+    image: NDArray[Any],
+    flow: NDArray[np.float32],
+    metric: NDArray[np.float32] | None = None,
+    *,
+    mode: str = "softmax",
+    deterministic: bool = False,
+    out: Any = None,
+    workspace: Any = None,
+    threads: int | None = None,
+    stream: int | None = None,
+) -> NDArray[Any]:
+    """Warps images forwards by a flow in pixels: every pixel is dropped where its flow says.
+
+    The pixel at `(y, x)` gives each of the four pixels around `(y + dy, x + dx)` its bilinear
+    share b, `(dx, dy) = flow[n, :, y, x]`, with a weight w. What gathers in a pixel is divided by
+    its weights: `sum(w * b * image) / sum(w * b)`. What lands outside the image is lost, and a
+    pixel that nothing reaches is 0. Source: Niklaus and Liu, Softmax Splatting for Video Frame
+    Interpolation, 2020.
+
+    Args:
+        image: float32, float16 or bfloat16 (N, C, H, W), any range; sums are float32. A value
+            that is not finite makes what it reaches not finite.
+        flow: float32 (N, 2, H, W) in pixels, dx first. A pixel whose flow is not finite gives
+            nothing.
+        metric: float32 (N, 1, H, W), for modes "softmax" and "linear" only. Of pixels that meet,
+            the one with the larger metric covers the others. A pixel whose metric is not finite
+            gives nothing.
+        mode: "softmax": w is exp(metric); metrics more than 80 below the largest of the image
+            count as 80 below. "linear": w is metric; a pixel whose weights add up to within
+            1e-30 of 0 becomes 0. "average": w is 1. "sum": w is 1, and nothing is divided.
+        deterministic: Equal bits in every run on CUDA, where sums otherwise depend on chance in
+            their last bits. The CPU always gives equal bits.
+        out: Array of the image's dtype and shape to write to; None allocates.
+        workspace: uint8 array on the CUDA device with the bytes that `softmax_splat_workspace`
+            says, aligned to 16; None takes them from the device's memory pool. Not on the CPU.
+        threads: Number of threads; None is the default.
+        stream: CUDA stream of arrays on a device; None is the current one.
+
+    Returns:
+        (N, C, H, W) of the image's dtype; `out` where it was given.
+
+    Raises:
+        InputTypeError: An argument has the wrong type or dtype.
+        InputError: An argument has the wrong shape, layout or value.
+    """
+    op = "softmax_splat"
+    choice(op, "mode", mode, _SPLAT_MODES)
+    return _core.softmax_splat(
+        image,
+        flow,
+        metric,
+        mode,
+        bool(deterministic),
+        out,
+        workspace,
+        threads_of(op, threads),
+        stream,
+    )
+
+
+def softmax_splat_workspace(
+    channels: int, height: int, width: int, *, mode: str = "softmax", deterministic: bool = False
+) -> int:
+    """Bytes of device memory that `softmax_splat` needs on CUDA; the batch does not matter.
+
+    Args:
+        channels: Channels of the image.
+        height: Its height.
+        width: Its width.
+        mode: As for `softmax_splat`.
+        deterministic: As for `softmax_splat`.
+
+    Raises:
+        InputTypeError: An argument has the wrong type.
+        InputError: An argument has the wrong value.
+    """
+    op = "softmax_splat_workspace"
+    for name, value in (("channels", channels), ("height", height), ("width", width)):
+        integer(op, name, value, 0, 2**24)
+    choice(op, "mode", mode, _SPLAT_MODES)
+    return _core.softmax_splat_workspace(channels, height, width, mode, bool(deterministic))
 
 
 def inverse_search(
