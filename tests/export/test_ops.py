@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
+from fastvid.errors import InputError  # noqa: E402
 from fastvid_export import ops  # noqa: E402
 from fastvid_export.ops import _library  # noqa: E402
 
@@ -41,6 +42,7 @@ ARGUMENTS: dict[str, Callable[[], tuple[Any, ...]]] = {
     "luma_to_rgb": lambda: (images(c=1, h=8, w=12), images(c=2, h=4, w=6) - 0.5),
     "downscale": lambda: (images(h=8, w=12), 2),
     "inverse_search": lambda: (images(c=1, h=16, w=24), images(c=1, h=16, w=24, seed=5)),
+    "softmax_splat": lambda: (images(), flows(), 4 * images(c=1, seed=7), "softmax", False),
     "warp": lambda: (images(), flows(), True),
     "warp_blend": lambda: (images(), images(seed=3), flows(c=4), flows(c=1), images(), False),
 }
@@ -65,7 +67,7 @@ def test_operators_keep_pytorchs_rules(name: str) -> None:
     """Schema, fake tensors, autograd registration and tracing, with gradients where they exist."""
     arguments = ARGUMENTS[name]()
     torch.library.opcheck(_library.OPERATORS[name], arguments)
-    if name not in ("downscale", "warp", "warp_blend"):
+    if name not in ("downscale", "softmax_splat", "warp", "warp_blend"):
         return
     wanting = [a.requires_grad_() if torch.is_tensor(a) else a for a in arguments]
     torch.library.opcheck(_library.OPERATORS[name], tuple(wanting))
@@ -125,6 +127,89 @@ def test_gradients_of_warp_blend(scale: int, residual: bool) -> None:
         return ops.warp_blend(a, b, f, m, residual=r)
 
     assert torch.autograd.gradcheck(blend, tensors)
+
+
+@pytest.mark.parametrize("mode", ["softmax", "linear", "average", "sum"])
+def test_gradients_of_softmax_splat(mode: str) -> None:
+    tensors = [images(h=5, w=7, dtype=torch.float64), flows(h=5, w=7, dtype=torch.float64)]
+    if mode in ("softmax", "linear"):
+        tensors.append(0.5 + images(c=1, h=5, w=7, seed=4, dtype=torch.float64))
+    for tensor in tensors:
+        tensor.requires_grad_()
+    assert torch.autograd.gradcheck(lambda *t: ops.softmax_splat(*t, mode=mode), tensors)
+
+
+def test_float32_gradients_of_softmax_splat_are_near_float64() -> None:
+    def gradients(dtype: Any) -> list[Any]:
+        tensors = [images(dtype=dtype), flows(dtype=dtype), 9 * images(c=1, dtype=dtype)]
+        for tensor in tensors:
+            tensor.requires_grad_()
+        (ops.softmax_splat(*tensors) * images(seed=9, dtype=dtype)).sum().backward()
+        return [tensor.grad.double() for tensor in tensors]
+
+    for one, other in zip(gradients(torch.float32), gradients(torch.float64), strict=True):
+        assert one.any()
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["softmax", "linear", "average", "sum"])
+def test_what_is_not_finite_is_not_splatted_and_has_no_gradient(mode: str) -> None:
+    image, flow, metric = images(), flows(), images(c=1) + 0.5
+    flow[:, 0, 2, 3], flow[:, 1, 4, 5], metric[:, :, 6, 7] = torch.nan, torch.inf, -torch.inf
+    metric[:, :, 1, 1] = torch.nan
+    tensors = [image, flow] + ([metric] if mode in ("softmax", "linear") else [])
+    given = [*tensors, None][:3]
+    torch.testing.assert_close(
+        ops.softmax_splat(*given, mode=mode),
+        definition_of("softmax_splat")(*given, mode, False),
+        atol=1e-5,
+        rtol=0,
+    )
+    for tensor in tensors:
+        tensor.requires_grad_()
+    ops.softmax_splat(*given, mode=mode).square().sum().backward()
+    for tensor in tensors:
+        assert tensor.grad.isfinite().all()
+        assert not tensor.grad[:, :, 2, 3].any()
+        assert not tensor.grad[:, :, 4, 5].any()
+        assert tensor.grad.any()
+
+
+def test_softmax_splat_exports_without_a_metric_and_in_float16() -> None:
+    pytest.importorskip("onnxruntime")
+    from nodes import session_of
+
+    class Model(torch.nn.Module):
+        def forward(self, image: Any, flow: Any) -> Any:
+            return ops.softmax_splat(image, flow, mode="average", deterministic=True)
+
+    tensors = (images(dtype=torch.float16), flows())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            Model(),
+            tensors,
+            dynamo=True,
+            verbose=False,
+            custom_translation_table=ops.onnx_translations(),
+        )
+    session = session_of(program.model_proto.SerializeToString())
+    names = [value.name for value in session.get_inputs()]
+    found = session.run(None, dict(zip(names, [t.numpy() for t in tensors], strict=True)))
+    np.testing.assert_array_equal(found[0], Model()(*tensors).numpy())
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "message"),
+    [
+        (False, "softmax", "metric must be given for modes softmax and linear only, got none"),
+        (True, "sum", "metric must be given for .* only, got a tensor for mode sum"),
+        (True, "max", "mode must be one of softmax, linear, average, sum, got 'max'"),
+    ],
+)
+def test_softmax_splat_refuses_a_wrong_mode(metric: bool, mode: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"^softmax_splat: {message}"):
+        ops.softmax_splat(images(), flows(), images(c=1) if metric else None, mode=mode)
 
 
 def test_gradients_of_downscale() -> None:

@@ -13,6 +13,7 @@ from fastvid_export.ops.frames import (
     rgb_to_luma,
     rgb_to_planar,
 )
+from fastvid_export.ops.splatting import softmax_splat
 from fastvid_export.ops.warping import inverse_search, warp, warp_blend
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "planar_to_rgb",
     "rgb_to_luma",
     "rgb_to_planar",
+    "softmax_splat",
     "warp",
     "warp_blend",
 ]
