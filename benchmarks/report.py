@@ -212,6 +212,34 @@ def norm_and_rope() -> str:
     )
 
 
+def attending() -> str:
+    result = load("attention")
+    rows = []
+    for name, case in result["cases"].items():
+        speed = case["gigaflops"]
+        own, narrow = speed["fastvid"], speed["fastvid_bfloat16"]
+        limit = speed.get("peak_bfloat16", speed["peak"])
+        rows.append(
+            (
+                name,
+                *(ms(case["time"][k]) for k in ("fastvid", "fastvid_bfloat16", "onnxruntime")),
+                *(ms(case["time"][k]) for k in ("torch", "torch_bfloat16")),
+                f"{case['ratio']['fastvid']:.2f}x, {case['ratio']['fastvid_bfloat16']:.2f}x",
+                f"{own / speed['peak']:.0%}, {narrow / limit:.0%}",
+            )
+        )
+    header = ["tokens x heads x dim", "float32 ms", "bfloat16 ms", "onnxruntime ms", "torch ms"]
+    header += ["torch bfloat16 ms", "faster than onnxruntime", "of peak"]
+    return (
+        f"Self-attention, {result['threads']} threads. onnxruntime's is its MultiHeadAttention in "
+        "float32, torch's is `scaled_dot_product_attention`. `of peak` is the share of what the "
+        "processor multiplies in registers, for float32 and for pairs of bfloat16.\n\n"
+        + table(header, rows)
+        + "\n"
+        + source(result)
+    )
+
+
 def pipeline() -> str:
     overlap, memory = load("pipeline_overlap"), load("pipeline_memory")
     rows = [
@@ -258,6 +286,7 @@ SECTIONS = {
     "Ops: noise": noise,
     "Ops: solver steps": solvers,
     "Ops: norm and rotary embedding": norm_and_rope,
+    "Ops: attention": attending,
     "Pipeline": pipeline,
     "Start-up and size": startup,
 }

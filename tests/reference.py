@@ -313,3 +313,24 @@ def softmax_splat(
         return total[:, :c]
     reached = total[:, c:] != 0
     return np.where(reached, total[:, :c] / np.where(reached, total[:, c:], 1), 0)
+
+
+def attention(
+    q: NDArray[Any],
+    k: NDArray[Any],
+    v: NDArray[Any],
+    scale: float | None = None,
+    causal: bool = False,
+    bias: NDArray[np.float32] | None = None,
+) -> Array:
+    """(B, Nq, H, D); a query that sees no key gives zeros."""
+    q, k, v = (x.astype(np.float64) for x in (q, k, v))
+    scores = np.einsum("bihd,bjhd->bhij", q, k) * (q.shape[3] ** -0.5 if scale is None else scale)
+    if bias is not None:
+        scores = scores + bias
+    if causal:
+        scores = np.where(np.tri(*scores.shape[2:], dtype=bool), scores, -np.inf)
+    top = scores.max(3, keepdims=True)
+    weights = np.exp(scores - np.where(np.isneginf(top), 0, top))
+    total = weights.sum(3, keepdims=True)
+    return np.einsum("bhij,bjhd->bihd", weights / np.where(total == 0, 1, total), v)

@@ -47,7 +47,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("cpu_isa", [] { return isa_name(cpu_isa()); });
   m.def("cpu_isas", [] {
     py::list names;
-    for (Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+    for (Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16}) {
       if (machine_runs(isa)) names.append(isa_name(isa));
     }
     return names;
@@ -60,6 +60,7 @@ PYBIND11_MODULE(_core, m) {
       py::arg("name"), "For tests: every later call of this process uses the named set.");
   m.def("cuda_compiled", &cuda::compiled);
   m.def("default_threads", &default_threads);
+  python::register_attention(m);
   python::register_colour(m);
   python::register_downscale(m);
   python::register_inverse_search(m);

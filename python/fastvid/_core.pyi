@@ -62,6 +62,17 @@ def rgb_to_luma(
 def luma_to_rgb(
     luma: Any, chroma: Any, out: Any, threads: int, stream: int | None
 ) -> NDArray[np.uint8]: ...
+def attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    bias: Any,
+    scale: float | None,
+    causal: bool,
+    out: Any,
+    threads: int,
+    stream: int | None,
+) -> NDArray[Any]: ...
 def qk_norm_rope(
     q: Any,
     k: Any,

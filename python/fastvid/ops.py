@@ -19,7 +19,7 @@ there is no device or no CUDA kernels.
 
 from __future__ import annotations
 
-from fastvid._ops.attention import qk_norm_rope, rope_table_3d
+from fastvid._ops.attention import attention, qk_norm_rope, rope_table_3d
 from fastvid._ops.colour import rgb_to_yuv, yuv_to_rgb
 from fastvid._ops.frames import downscale, luma_to_rgb, planar_to_rgb, rgb_to_luma, rgb_to_planar
 from fastvid._ops.noise import randn, scheduler_step
@@ -32,6 +32,7 @@ from fastvid._ops.warping import (
 )
 
 __all__ = [
+    "attention",
     "downscale",
     "inverse_search",
     "luma_to_rgb",

@@ -9,7 +9,7 @@
 namespace fastvid {
 namespace {
 
-constexpr Isa kAll[] = {Isa::kAvx512, Isa::kAvx2, Isa::kBaseline};
+constexpr Isa kAll[] = {Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2, Isa::kBaseline};
 constexpr int kNotForced = -1;
 std::atomic<int> forced{kNotForced};
 
@@ -19,7 +19,8 @@ Isa named(const char* source, const std::string& name) {
     if (machine_runs(isa)) return isa;
     throw InputError(std::string(source) + " must be a set this machine runs, got " + name);
   }
-  throw InputError(std::string(source) + " must be baseline, avx2 or avx512, got " + name);
+  throw InputError(std::string(source) + " must be baseline, avx2, avx512 or avx512_bf16, got " +
+                   name);
 }
 
 Isa choose() {
@@ -38,11 +39,11 @@ bool machine_runs(Isa isa) {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("bmi2");
   if (isa == Isa::kAvx2) return avx2;
-  if (isa == Isa::kAvx512) {
-    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vbmi");
-  }
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi");
+  if (isa == Isa::kAvx512) return avx512;
+  if (isa == Isa::kAvx512Bf16) return avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
   return isa == Isa::kBaseline;
 }
@@ -61,6 +62,8 @@ void force_cpu_isa(const char* name) {
 
 const char* isa_name(Isa isa) {
   switch (isa) {
+    case Isa::kAvx512Bf16:
+      return "avx512_bf16";
     case Isa::kAvx512:
       return "avx512";
     case Isa::kAvx2:

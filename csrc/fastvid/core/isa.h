@@ -3,9 +3,11 @@
 
 namespace fastvid {
 
-enum class Isa { kBaseline, kAvx2, kAvx512 };
+// The last is the third with AVX-512 BF16, of which only attention has a copy.
+enum class Isa { kBaseline, kAvx2, kAvx512, kAvx512Bf16 };
 
-// The best set this machine runs, or the one FASTVID_CPU_ISA names (baseline, avx2, avx512).
+// The best set this machine runs, or the one FASTVID_CPU_ISA names (baseline, avx2, avx512,
+// avx512_bf16).
 // The variable is read once. Throws InputError for an unknown name or one the machine lacks.
 Isa cpu_isa();
 
@@ -21,6 +23,7 @@ template <class F>
 F* by_isa(F* baseline, F* avx2, F* avx512) {
   switch (cpu_isa()) {
     case Isa::kAvx512:
+    case Isa::kAvx512Bf16:
       return avx512;
     case Isa::kAvx2:
       return avx2;

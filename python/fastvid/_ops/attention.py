@@ -17,6 +17,56 @@ _NORMS = (None, "head", "full")
 _ROPES = (None, "interleaved", "half")
 
 
+def attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    scale: float | None = None,
+    causal: bool = False,
+    bias: Any = None,
+    out: Any = None,
+    threads: int | None = None,
+    stream: int | None = None,
+) -> NDArray[Any]:
+    """Scaled dot product attention without its matrix of scores in memory.
+
+    `out[b, i, h] = sum_j softmax_j(scale * (q[b, i, h] @ k[b, j, h]) + bias[b, h, i, j]) * v[b, j,
+    h]`, block by block (FlashAttention, Dao et al. 2022, arXiv 2205.14135), with float32 sums.
+
+    bfloat16 is the fast way on a processor with AVX-512 BF16. Its products round the weights to
+    bfloat16, which moves results by at most 2**-7 of the largest |v|; everything else gives equal
+    bits on all processors. On a CUDA device this is a plain flash kernel for what has to be one
+    call of one library; for long sequences take cuDNN's or TensorRT's own attention, which are
+    written for each generation of tensor cores and reach 70 % of their peak.
+
+    Args:
+        q: float32, float16 or bfloat16 (B, Nq, H, D), any strides with D adjacent, for instance
+            `qkv[:, :, 0]` of packed projections (B, N, 3, H, D); D from 1 to 256.
+        k: The same dtype, (B, Nk, H, D).
+        v: Like k.
+        scale: Factor of the products, positive; None is `1 / sqrt(D)`.
+        causal: Whether query i sees the keys up to the i-th only.
+        bias: float32 (B, H, Nq, Nk), either of the first two 1 for all, added to the scaled
+            products; -inf hides a key. A query that sees no key gives zeros.
+        out: Array like q to write to, any strides with D adjacent; None allocates.
+        threads: Number of threads; None is the default.
+        stream: CUDA stream of arrays on a device; None is the current one.
+
+    Returns:
+        Array of q's dtype and shape; `out` where it was given.
+
+    Raises:
+        InputTypeError: An argument has the wrong type or dtype.
+        InputError: An argument has the wrong shape, layout or value.
+    """
+    op = "attention"
+    factor = None if scale is None else number(op, "scale", scale)
+    return _core.attention(
+        q, k, v, bias, factor, bool(causal), out, threads_of(op, threads), stream
+    )
+
+
 def qk_norm_rope(
     q: Any,
     k: Any,
