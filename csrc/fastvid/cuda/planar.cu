@@ -1,6 +1,7 @@
 #include <cuda_runtime.h>
 
 #include "fastvid/cuda/device.h"
+#include "fastvid/cuda/planar.cuh"
 #include "fastvid/cuda/planar.h"
 
 namespace fastvid::cuda {
@@ -12,23 +13,14 @@ __global__ void __launch_bounds__(kThreads)
     rgb_to_planar_kernel(const uint8_t* __restrict__ rgb, float* __restrict__ planes, int64_t plane,
                          int64_t pixels) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i >= pixels) return;
-  const int64_t n = i / plane;
-  float* out = planes + n * 3 * plane + (i - n * plane);
-  for (int c = 0; c < 3; ++c) out[c * plane] = __fdiv_rn(rgb[3 * i + c], 255.0f);
+  if (i < pixels) rgb_to_planar_pixel(rgb, planes, plane, i);
 }
 
 __global__ void __launch_bounds__(kThreads)
     planar_to_rgb_kernel(const float* __restrict__ planes, int64_t plane, uint8_t* __restrict__ rgb,
                          int64_t pixels) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i >= pixels) return;
-  const int64_t n = i / plane;
-  const float* in = planes + n * 3 * plane + (i - n * plane);
-  for (int c = 0; c < 3; ++c) {
-    // __saturatef takes NaN to 0.
-    rgb[3 * i + c] = static_cast<uint8_t>(__float2uint_rn(__saturatef(in[c * plane]) * 255.0f));
-  }
+  if (i < pixels) planar_to_rgb_pixel(planes, rgb, plane, i);
 }
 
 unsigned blocks(int64_t pixels) {

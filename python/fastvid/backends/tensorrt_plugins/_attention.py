@@ -1,0 +1,71 @@
+"""Plugins of attention and of what prepares queries and keys for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastvid.backends.tensorrt_plugins._describe import THREADS, Kernel, Plugin, constant
+from fastvid.errors import UnsupportedModelError
+
+_NORMS = {"none": 0, "head": 1, "full": 2}  # as core/norm_rope.h numbers them
+_WEIGHTS, _TABLES = ("q_weight", "k_weight"), ("cos", "sin")
+
+
+def qk_norm_rope() -> list[Plugin]:
+    """One plugin per set of optional inputs."""
+    return [
+        _qk_norm_rope("QkNormRopeQWeightKWeight", _WEIGHTS),
+        _qk_norm_rope("QkNormRopeCosSin", _TABLES),
+        _qk_norm_rope("QkNormRopeQWeightKWeightCosSin", (*_WEIGHTS, *_TABLES)),
+    ]
+
+
+def _qk_norm_rope(name: str, optional: tuple[str, ...]) -> Plugin:
+    inputs = ("q", "k", *optional)
+
+    def results(api: Any, trt: Any, given: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
+        return [given[0].like(), given[1].like()]
+
+    def kernel(api: Any, given: Sequence[Any], attributes: Mapping[str, Any]) -> Kernel:
+        named = dict(zip(inputs, given, strict=True))
+        batch, q_tokens, q_heads, size = named["q"].shape_expr
+        _, k_tokens, k_heads, _ = named["k"].shape_expr
+        dim = constant("qk_norm_rope", "the size of a head", size)
+        rope = attributes["rope"]
+        if (rope == "none") == ("cos" in named) or attributes["norm"] not in _NORMS:
+            raise UnsupportedModelError(
+                f"tensorrt: {name} must rotate exactly with cos and sin, "
+                f"got norm {attributes['norm']!r}, rope {rope!r}"
+            )
+        # A block makes one token of the full norm, else as many heads as it has groups.
+        q_rows, k_rows, per_block = batch * q_tokens, batch * k_tokens, 1
+        if attributes["norm"] != "full":
+            q_rows, k_rows = q_rows * q_heads, k_rows * k_heads
+            per_block = THREADS // _group(dim, str(named["q"].dtype), rope)
+        blocks = api.cdiv(q_rows, per_block) + api.cdiv(k_rows, per_block)
+        words = ["fastvid", *(["norm"] if "q_weight" in named else [])]
+        words += [] if rope == "none" else ["rope", rope]
+        table = (named["cos"].shape_expr[1],) if "cos" in named else ()
+        arguments = (batch, q_tokens, k_tokens, q_heads, k_heads, dim, *table)
+        constants = {
+            "fastvid_norm": _NORMS[attributes["norm"]],
+            "fastvid_eps": float(attributes["eps"]),
+        }
+        return Kernel("_".join(words), blocks, arguments, constants)
+
+    return Plugin(
+        name, "qk_norm_rope", "qk_norm_rope", inputs, results, kernel,
+        {"norm": str, "rope": str, "eps": float}, outputs=2,
+    )  # fmt: skip
+
+
+def _group(dim: int, dtype: str, rope: str) -> int:
+    """How many threads share a row, as `norm_rope_launch` in cuda/qk_norm_rope.cuh has it."""
+    pack = 4 if "FLOAT" in dtype else 8
+    if dim % (2 * pack):
+        pack = 2 if rope == "interleaved" else 1
+    group = 1
+    while group < 32 and group < dim // pack:
+        group *= 2
+    return group

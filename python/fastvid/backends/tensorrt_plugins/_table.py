@@ -1,0 +1,122 @@
+"""Every plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastvid.backends.tensorrt_plugins._attention import qk_norm_rope
+from fastvid.backends.tensorrt_plugins._describe import THREADS, Kernel, Plugin
+
+Given = Sequence[Any]
+Attributes = Mapping[str, Any]
+
+
+def _float(api: Any, trt: Any, *sizes: Any) -> Any:
+    return api.from_shape_expr(sizes, dtype=trt.DataType.FLOAT)
+
+
+def _pixels(api: Any, *sizes: Any) -> Any:
+    """Blocks of one thread per element of a tensor of these sizes."""
+    product = sizes[0]
+    for size in sizes[1:]:
+        product = product * size
+    return api.cdiv(product, THREADS)
+
+
+def _rgb_to_planar() -> Plugin:
+    def results(api: Any, trt: Any, inputs: Given, attributes: Attributes) -> list[Any]:
+        n, h, w, c = inputs[0].shape_expr
+        return [_float(api, trt, n, c, h, w)]
+
+    def kernel(api: Any, inputs: Given, attributes: Attributes) -> Kernel:
+        n, h, w, _ = inputs[0].shape_expr
+        return Kernel("fastvid_rgb_to_planar", _pixels(api, n, h, w), (n, h, w), {})
+
+    return Plugin(
+        "RgbToPlanar", "rgb_to_planar", "planar", ("frames",), results, kernel, {},
+        dtypes=("f32",), levels_in=("frames",),
+    )  # fmt: skip
+
+
+def _planar_to_rgb() -> Plugin:
+    def results(api: Any, trt: Any, inputs: Given, attributes: Attributes) -> list[Any]:
+        n, c, h, w = inputs[0].shape_expr
+        return [_float(api, trt, n, h, w, c)]
+
+    def kernel(api: Any, inputs: Given, attributes: Attributes) -> Kernel:
+        n, _, h, w = inputs[0].shape_expr
+        return Kernel("fastvid_planar_to_rgb", _pixels(api, n, h, w), (n, h, w), {})
+
+    return Plugin(
+        "PlanarToRgb", "planar_to_rgb", "planar", ("x",), results, kernel, {},
+        dtypes=("f32",), levels_out=True,
+    )  # fmt: skip
+
+
+def _rgb_to_luma() -> Plugin:
+    def results(api: Any, trt: Any, inputs: Given, attributes: Attributes) -> list[Any]:
+        n, h, w, _ = inputs[0].shape_expr
+        return [_float(api, trt, n, 1, h, w), _float(api, trt, n, 2, h, w)]
+
+    def kernel(api: Any, inputs: Given, attributes: Attributes) -> Kernel:
+        n, h, w, _ = inputs[0].shape_expr
+        return Kernel("fastvid_rgb_to_luma", _pixels(api, n, h, w), (n, h, w), {})
+
+    return Plugin(
+        "RgbToLuma", "rgb_to_luma", "luma", ("frames",), results, kernel, {},
+        outputs=2, dtypes=("f32",), levels_in=("frames",),
+    )  # fmt: skip
+
+
+def _luma_to_rgb() -> Plugin:
+    def results(api: Any, trt: Any, inputs: Given, attributes: Attributes) -> list[Any]:
+        n, _, h, w = inputs[0].shape_expr
+        return [_float(api, trt, n, h, w, 3)]
+
+    def kernel(api: Any, inputs: Given, attributes: Attributes) -> Kernel:
+        n, _, large, wide = inputs[0].shape_expr
+        _, _, h, w = inputs[1].shape_expr
+        blocks = _pixels(api, n, large, wide)
+        return Kernel("fastvid_luma_to_rgb", blocks, (n, h, w, large // h), {})
+
+    return Plugin(
+        "LumaToRgb", "luma_to_rgb", "luma", ("luma", "chroma"), results, kernel, {},
+        dtypes=("f32",), levels_out=True,
+    )  # fmt: skip
+
+
+def _downscale() -> Plugin:
+    def results(api: Any, trt: Any, inputs: Given, attributes: Attributes) -> list[Any]:
+        n, c, h, w = inputs[0].shape_expr
+        factor = attributes["factor"]
+        return [_float(api, trt, n, c, h // factor, w // factor)]
+
+    def kernel(api: Any, inputs: Given, attributes: Attributes) -> Kernel:
+        n, c, h, w = inputs[0].shape_expr
+        factor = attributes["factor"]
+        rows, width = n * c * (h // factor), w // factor
+        blocks = _pixels(api, rows, width)
+        constants = {"fastvid_factor": factor}
+        return Kernel("fastvid_downscale", blocks, (rows, width), constants)
+
+    return Plugin(
+        "Downscale", "downscale", "downscale", ("x",), results, kernel, {"factor": int},
+        dtypes=("f32",),
+    )  # fmt: skip
+
+
+def _all() -> dict[str, Plugin]:
+    plugins = [
+        _rgb_to_planar(),
+        _planar_to_rgb(),
+        _rgb_to_luma(),
+        _luma_to_rgb(),
+        _downscale(),
+        *qk_norm_rope(),
+    ]
+    return {plugin.name: plugin for plugin in plugins}
+
+
+PLUGINS = _all()
+"""By name."""
