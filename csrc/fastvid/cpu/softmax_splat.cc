@@ -52,8 +52,10 @@ struct Landing {
 
 struct Band {
   int64_t begin, end;  // target rows
-  float* sums;         // (end - begin + 1, stride), from the row above and from column -1 on
+  float* sums;         // (groups, end - begin + 1, stride), from the row above and column -1 on
   int64_t stride;
+
+  int64_t size() const { return (end - begin + 1) * stride; }  // of one group
 };
 
 template <int kWeights>
@@ -114,21 +116,31 @@ FASTVID_INLINE void add_pixel(const Landing& l, int i, int slot, float* sums) {
   __builtin_memcpy(place + 8, &right, sizeof(right));
 }
 
+// What the next row needs: the caches see too many streams to fetch ahead in all of them.
+template <class T>
+FASTVID_INLINE void fetch(const T* segment) {
+  constexpr int kLine = 64 / sizeof(T);
+  for (int i = 0; i < kSegment; i += kLine) __builtin_prefetch(segment + i);
+}
+
 // Up to four channels that are summed together, the weights as the last where they are needed.
 struct Group {
   int64_t first;
   int count;
   bool weights;
+  float* sums;  // of the band
 };
 
 template <class T>
-void add_segment(const Splat& s, const Band& band, int64_t y, int64_t x, int n, const Group& group,
-                 Landing& l) {
+void add_segment(const Splat& s, int64_t y, int64_t x, int n, const Group& group, Landing& l) {
   const int64_t plane = s.height * s.width;
   const T* image = static_cast<const T*>(s.image) + group.first * plane + y * s.width + x;
   Row<T> rows[4];
   const T* channels[4];
-  for (int c = 0; c < group.count; ++c) channels[c] = padded(image + c * plane, n, T{}, rows[c]);
+  for (int c = 0; c < group.count; ++c) {
+    fetch(image + c * plane + s.width);
+    channels[c] = padded(image + c * plane, n, T{}, rows[c]);
+  }
   const Wide rest = spread(group.weights ? 1.0f : 0.0f);
   for (int i = 0; i < kSegment; i += kWide) {
     Wide v[4];
@@ -139,82 +151,48 @@ void add_segment(const Splat& s, const Band& band, int64_t y, int64_t x, int n, 
   if (l.inside == ~uint64_t{0}) {
     for (int i = 0; i < kSegment; i += kWide) {
 #pragma GCC unroll 16
-      for (int j = 0; j < kWide; ++j) add_pixel(l, i + j, i + slot_of(j), band.sums);
+      for (int j = 0; j < kWide; ++j) add_pixel(l, i + j, i + slot_of(j), group.sums);
     }
     return;
   }
   for (uint64_t left = l.inside; left != 0; left &= left - 1) {
     const int i = __builtin_ctzll(left);
-    add_pixel(l, i, slot_of(i), band.sums);
+    add_pixel(l, i, slot_of(i), group.sums);
   }
-}
-
-// The sums of a segment by channel; both are of the same column, one row apart.
-FASTVID_INLINE void collect(const float* above, const float* below, Row<float> (&sums)[4]) {
-  alignas(64) float quads[4 * kSegment];
-#pragma GCC unroll 16
-  for (int i = 0; i < kSegment; ++i) {
-    store(quads + 4 * slot_of(i), load<Quad>(below + i * 8) + load<Quad>(above + i * 8 + 4));
-  }
-  for (int i = 0; i < kSegment; i += kWide) {
-    Wide v[4];
-    for (int k = 0; k < 4; ++k) v[k] = load<Wide>(quads + 4 * i + k * kWide);
-    transpose(v);
-    for (int k = 0; k < 4; ++k) store(sums[k].at + i, v[k]);
-  }
-}
-
-// The first n values, times the scales unless those are null.
-template <class T>
-FASTVID_INLINE void write(T* out, const Row<float>& sums, const float* scales, int n) {
-  Row<T> row;
-  T* to = n == kSegment ? out : row.at;
-  for (int i = 0; i < kSegment; i += kWide) {
-    const Wide sum = load<Wide>(sums.at + i);
-    narrow(to + i, scales == nullptr ? sum : sum * load<Wide>(scales + i));
-  }
-  if (to != out) __builtin_memcpy(out, row.at, static_cast<size_t>(n) * sizeof(T));
 }
 
 // `scales` are made with the group that has the weights, and used by those after it.
 template <class T>
 void write_rows(const Splat& s, const Band& band, const Group& group, float* scales) {
   const int64_t plane = s.height * s.width;
-  Row<float> sums[4];
+  Row<T> rows[4];
   for (int64_t y = band.begin; y < band.end; ++y) {
-    const float* above = band.sums + (y - band.begin) * band.stride + 8;
+    const float* above = group.sums + (y - band.begin) * band.stride + 8;
     T* out = static_cast<T*>(s.out) + group.first * plane + y * s.width;
-    for (int64_t x = 0; x < s.width; x += kSegment, scales += kSegment) {
-      collect(above + x * 8, above + band.stride + x * 8, sums);
-      for (int i = 0; i < kSegment && group.weights; i += kWide) {
-        const Wide w = load<Wide>(sums[3].at + i);
-        store(scales + i, (w > kHole) | (w < -kHole) ? 1.0f / w : Wide{});
+    for (int64_t x = 0; x < s.width; x += kSegment, above += 8 * kSegment, scales += kSegment) {
+      const int n = segment_size(s.width, x);
+      for (int i = 0; i < kSegment; i += kWide) {
+        Wide v[4];
+        add_halves(above + 8 * i, above + band.stride + 8 * i, v);
+        if (group.weights) {
+          store(scales + i, (v[3] > kHole) | (v[3] < -kHole) ? 1.0f / v[3] : Wide{});
+        }
+        for (int c = 0; c < group.count; ++c) {
+          const Wide value = s.normalise ? v[c] * load<Wide>(scales + i) : v[c];
+          narrow((n == kSegment ? out + c * plane + x : rows[c].at) + i, value);
+        }
       }
-      for (int c = 0; c < group.count; ++c) {
-        write(out + c * plane + x, sums[c], s.normalise ? scales : nullptr,
-              segment_size(s.width, x));
+      for (int c = 0; c < group.count && n != kSegment; ++c) {
+        __builtin_memcpy(out + c * plane + x, rows[c].at, static_cast<size_t>(n) * sizeof(T));
       }
     }
-  }
-}
-
-// The caches see too many streams to fetch ahead in all of them.
-template <class T>
-FASTVID_INLINE void fetch_row(const Splat& s, const Group& group, int64_t y, int64_t x) {
-  const int64_t plane = s.height * s.width, at = y * s.width + x;
-  const T* image = static_cast<const T*>(s.image) + group.first * plane + at;
-  for (int i = 0; i < kSegment; i += 16) {
-    __builtin_prefetch(s.flow + at + i);
-    __builtin_prefetch(s.flow + plane + at + i);
-    if (s.weights != Splat::kOnes) __builtin_prefetch(s.metric + at + i);
-    for (int c = 0; c < group.count; ++c) __builtin_prefetch(image + c * plane + i);
   }
 }
 
 using Land = void (*)(const Splat&, const Band&, int64_t, int64_t, int, Landing&);
 
 template <class T>
-void add_source(const Splat& s, const Band& band, const Group& group, Land land) {
+void add_source(const Splat& s, const Band& band, const Group* groups, int count, Land land) {
   const int64_t segments = splat_segments(s.width);
   const auto misses = [&](const Reach& r) {
     return r.first >= band.end || r.last < band.begin - 1;
@@ -227,24 +205,36 @@ void add_source(const Splat& s, const Band& band, const Group& group, Land land)
       if (misses(reach[i + 1])) continue;
       const int64_t x = i * kSegment;
       const int n = segment_size(s.width, x);
-      fetch_row<T>(s, group, y + 1, x);
+      const float* next = s.flow + (y + 1) * s.width + x;
+      fetch(next);
+      fetch(next + s.height * s.width);
+      if (s.weights != Splat::kOnes) fetch(s.metric + (y + 1) * s.width + x);
       land(s, band, y, x, n, l);
-      if (l.inside != 0) add_segment<T>(s, band, y, x, n, group, l);
+      if (l.inside == 0) continue;
+      for (int k = 0; k < count; ++k) add_segment<T>(s, y, x, n, groups[k], l);
     }
   }
 }
 
 template <class T>
 void fill_band(const Splat& s, const Band& band, Land land) {
-  const int64_t sums = (band.end - band.begin + 1) * band.stride;
+  const int64_t most = splat_groups(s);
+  Group groups[kSplatGroups];
   for (int64_t channel = 0; channel < s.channels;) {
-    const bool weights = s.normalise && channel == 0;
-    const int64_t room = weights ? 3 : 4, left = s.channels - channel;
-    const Group group{channel, static_cast<int>(left < room ? left : room), weights};
-    __builtin_memset(band.sums, 0, static_cast<size_t>(sums) * sizeof(float));
-    add_source<T>(s, band, group, land);
-    write_rows<T>(s, band, group, band.sums + sums);
-    channel += group.count;
+    int count = 0;
+    for (; count < most && channel < s.channels; ++count) {
+      const bool weights = s.normalise && channel == 0;
+      const int64_t room = weights ? 3 : 4, left = s.channels - channel;
+      groups[count] = {channel, static_cast<int>(left < room ? left : room), weights,
+                       band.sums + count * band.size()};
+      channel += groups[count].count;
+    }
+    const int64_t floats = count * band.size();
+    __builtin_memset(band.sums, 0, static_cast<size_t>(floats) * sizeof(float));
+    add_source<T>(s, band, groups, count, land);
+    for (int k = 0; k < count; ++k) {
+      write_rows<T>(s, band, groups[k], band.sums + most * band.size());
+    }
   }
 }
 

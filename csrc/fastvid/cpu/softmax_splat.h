@@ -39,9 +39,17 @@ inline int64_t splat_segments(int64_t width) {
 inline int64_t splat_stride(int64_t width) {
   return (splat_segments(width) * Splat::kSegment + 2) * 8;
 }
+// Channels are summed in groups of four, the weights among them. Groups that are summed together
+// share the work of finding where their pixels land.
+constexpr int64_t kSplatGroups = 4;
+inline int64_t splat_groups(const Splat& splat) {
+  const int64_t groups = (splat.channels + (splat.normalise ? 1 : 0) + 3) / 4;
+  return groups < kSplatGroups ? groups : kSplatGroups;
+}
 // Floats of scratch for a band of target rows: its sums with a row above, and the scales.
-inline int64_t splat_scratch(int64_t rows, int64_t width) {
-  return (rows + 1) * splat_stride(width) + rows * splat_segments(width) * Splat::kSegment;
+inline int64_t splat_scratch(const Splat& splat, int64_t rows) {
+  return splat_groups(splat) * (rows + 1) * splat_stride(splat.width) +
+         rows * splat_segments(splat.width) * Splat::kSegment;
 }
 
 }  // namespace fastvid::cpu

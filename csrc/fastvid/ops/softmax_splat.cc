@@ -17,10 +17,10 @@ namespace {
 
 constexpr const char* kOp = "softmax_splat";
 constexpr int64_t kFloatBytes = sizeof(float);
-// A band of target rows is as high as its sums stay in the second cache, and low enough that there
-// are bands for all threads.
-constexpr int64_t kBandBytes = int64_t{1} << 20;
-constexpr int64_t kMaxBandRows = 24, kMinBandRows = 8, kMinBands = 16;
+// A band of target rows is as high as its sums stay near the second cache, and low enough that
+// every thread gets several.
+constexpr int64_t kBandBytes = int64_t{2} << 20;
+constexpr int64_t kMaxBandRows = 24, kMinBandRows = 8, kBandsOfThread = 4;
 constexpr uintptr_t kWorkspaceAlignment = 16;
 // Rows of one task of finding where the source goes.
 constexpr int64_t kReachRows = 32;
@@ -47,8 +47,10 @@ cpu::Splat kernel_of(const SoftmaxSplatArgs& args, const Tensor& out) {
 }
 
 int64_t band_rows(const cpu::Splat& splat) {
-  const int64_t cached = kBandBytes / (cpu::splat_stride(splat.width) * kFloatBytes);
-  const int64_t shared = std::max(kMinBandRows, splat.height / kMinBands);
+  const int64_t row = cpu::splat_groups(splat) * cpu::splat_stride(splat.width) * kFloatBytes;
+  const int64_t cached = kBandBytes / row;
+  const int64_t shared =
+      std::max(kMinBandRows, splat.height / (kBandsOfThread * default_threads()));
   return std::clamp(std::min(cached, shared), int64_t{1}, kMaxBandRows);
 }
 
@@ -61,7 +63,7 @@ void run(cpu::Splat splat, Arena& arena, const Executor& executor) {
   const int64_t height = splat.height, rows = band_rows(splat);
   const int64_t bands = (height + rows - 1) / rows;
   const int64_t reach = to_cache_line(2 * height * (cpu::splat_segments(splat.width) + 1));
-  const int64_t scratch = to_cache_line(cpu::splat_scratch(rows, splat.width));
+  const int64_t scratch = to_cache_line(cpu::splat_scratch(splat, rows));
   const int64_t room = std::max(int64_t{2}, kMaxScratchBytes / (scratch * kFloatBytes));
   const int64_t workers = std::min({bands, kMaxWorkers, room});
   float* memory =

@@ -32,8 +32,9 @@ SplatMode splat_mode(const std::string& name);
 // underflows. An image value that is not finite makes what it reaches not finite.
 //
 // On the CPU the result is the same to the last bit on every instruction set and number of threads:
-// each sum is taken in the order of the source's pixels. Each thread keeps about 1 MiB of scratch
-// between calls (64 bytes per pixel of a row for rows beyond 16,000).
+// each sum is taken in the order of the source's pixels. The thread that calls keeps scratch
+// for the next call: at most 2 MiB for each thread that worked (64 bytes per pixel of a row and
+// four channels, up to 16, where that is more) and an eighth of a byte per pixel.
 //
 // On CUDA float32 sums are atomic, so the last bits may vary between runs; with `deterministic`
 // they are sums of integers, which don't: to 40 bits below the largest addend of the pixel at 720p,
