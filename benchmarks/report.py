@@ -121,6 +121,36 @@ def warping() -> str:
     )
 
 
+def splatting() -> str:
+    result = load("softmax_splat")
+    peers = ("torch_index_add", "torch_scatter_add", "torch_compiled_scatter_add")
+    rows = [
+        (
+            name,
+            ms(case["time"]["fastvid"]),
+            ms(case["time"]["fastvid_float16"]),
+            *(f"{ms(case['time'][k])} ({case['ratio'][k]:.1f}x)" for k in peers),
+            f"{case['ratio']['copy']:.0%}",
+        )
+        for name, case in result["cases"].items()
+    ]
+    header = ["", "ms", "float16 ms", "index_add ms", "scatter_add ms", "compiled ms", "of copy"]
+    return (
+        "Softmax mode, 3 channels unless named, float32, beside torch written with `index_add`, "
+        f"with `scatter_add`, and the latter compiled, {result['threads']} threads. `of copy` is "
+        "how near the speed of copying as many bytes comes: adding up in the order of the source "
+        "is work, not traffic. `wild` has independent displacements of 50 pixels.\n\n"
+        + table(header, rows)
+        + "\nBy instruction set, 1280x720:\n\n"
+        + times(
+            {k: v for k, v in result["cases"]["1280x720"]["time"].items() if "fastvid" in k},
+            "fastvid",
+        )
+        + "\n"
+        + source(result)
+    )
+
+
 def searching() -> str:
     result = load("inverse_search")
     rows = [(name, f"{q['psnr_db']:.2f}") for name, q in result["quality"].items()]
@@ -281,6 +311,7 @@ SECTIONS = {
     "Upscaling: quality": lambda: bundle_quality("upscaler-fast-x2"),
     "Upscaling: time": upscaling_time,
     "Ops: warping": warping,
+    "Ops: forward warping": splatting,
     "Ops: inverse search": searching,
     "Ops: colour": colour,
     "Ops: noise": noise,
