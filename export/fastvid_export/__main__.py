@@ -1,4 +1,4 @@
-"""`python -m fastvid_export train | bundle | credits`."""
+"""`python -m fastvid_export train | prepare | bundle | credits`."""
 
 from __future__ import annotations
 
@@ -42,15 +42,22 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--threads", type=int)
     train.add_argument("--lr", type=float, help="peak learning rate")
     train.add_argument("--validate-every", type=int, help="steps between validations")
-    train.add_argument(
-        "--set",
-        dest="settings",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an option of the network or of its material, for example depth=5",
-    )
     train.set_defaults(run=_train)
+    prepare = commands.add_parser("prepare", help="build the material of a training, and stop")
+    prepare.add_argument("model", choices=registry.NAMES)
+    prepare.add_argument("--data", type=Path, required=True, help="folder with photos/ and clips/")
+    prepare.add_argument("--cache", type=Path, required=True, help="folder of prepared material")
+    prepare.add_argument("--threads", type=int, default=1)
+    prepare.set_defaults(run=_prepare)
+    for command in (train, prepare):
+        command.add_argument(
+            "--set",
+            dest="settings",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="an option of the network or of its material, for example depth=5",
+        )
     bundle = commands.add_parser("bundle", help="export a checkpoint as a bundle")
     bundle.add_argument("model", choices=registry.NAMES)
     bundle.add_argument("--checkpoint", type=Path, required=True)
@@ -82,6 +89,17 @@ def _train(options: argparse.Namespace) -> int:
         on_event=lambda event: print(json.dumps(event), flush=True),
     )
     print(best)
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    import torch
+
+    torch.set_num_threads(options.threads)
+    task = registry.family(options.model).task(
+        options.data, options.cache, _settings(options.settings)
+    )
+    task.prepare()
     return 0
 
 

@@ -6,6 +6,7 @@ refuses when they differ; the differences are returned, to be written into the b
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -124,7 +125,7 @@ def trace(plan: GraphPlan) -> bytes:
                 plan.module.eval(),
                 example,
                 dynamo=True,
-                dynamic_shapes=varying,
+                dynamic_shapes=_as_called(plan.module, varying),
                 input_names=[port.name for port in plan.inputs],
                 output_names=[port.name for port in plan.outputs],
                 opset_version=OPSET,
@@ -135,6 +136,13 @@ def trace(plan: GraphPlan) -> bytes:
             raise ExportError(f"export: {plan.name} cannot be traced: {error}") from error
     assert program is not None
     return _clean(program.model_proto, plan).SerializeToString(deterministic=True)
+
+
+def _as_called(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """One entry per parameter of the module: `*rest` takes the rest as one tuple."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    named = sum(p.kind is not inspect.Parameter.VAR_POSITIONAL for p in parameters)
+    return inputs if named == len(parameters) else (*inputs[:named], inputs[named:])
 
 
 def _clean(model: onnx.ModelProto, plan: GraphPlan) -> onnx.ModelProto:

@@ -77,6 +77,8 @@ class Family(Protocol):
 _FAMILIES = {
     "upscaler": "fastvid_export.families.upscaler:UpscalerFamily",
     "interpolator": "fastvid_export.families.interpolator:InterpolatorFamily",
+    "video-vae": "fastvid_export.families.video_vae:VideoVaeFamily",
+    "generator": "fastvid_export.families.generator:GeneratorFamily",
 }
 
 NAMES = tuple(_FAMILIES)

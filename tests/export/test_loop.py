@@ -29,7 +29,7 @@ def events(folder: Path, kind: str) -> list[dict[str, object]]:
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+@pytest.mark.parametrize("optimizer", ["adam", "soap", "muon"])
 def test_it_learns(tmp_path: Path, optimizer: str) -> None:
     best = run(ToyTask(), replace(CONFIG, steps=400, optimizer=optimizer), tmp_path)
     weights = ckpt.load(best, task="toy").ema
@@ -37,7 +37,7 @@ def test_it_learns(tmp_path: Path, optimizer: str) -> None:
     assert float(weights["bias"]) == pytest.approx(-1, abs=0.1)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+@pytest.mark.parametrize("optimizer", ["adam", "soap", "muon"])
 def test_a_stopped_and_resumed_run_equals_an_unbroken_one(tmp_path: Path, optimizer: str) -> None:
     config = replace(CONFIG, optimizer=optimizer)
 
@@ -119,7 +119,7 @@ def test_the_learning_rate_warms_up_and_ends_low() -> None:
 
 
 def test_an_unknown_optimiser_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="must be adam or soap, got 'magic'"):
+    with pytest.raises(InputError, match="must be adam, soap or muon, got 'magic'"):
         run(ToyTask(), replace(CONFIG, optimizer="magic"), tmp_path)
 
 

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from fastvid.errors import InputError
 from fastvid_export.errors import CheckpointError
 from fastvid_export.training import checkpoint as ckpt
+from fastvid_export.training.muon import Muon
 from fastvid_export.training.soap import Soap
 
 Batch = dict[str, Tensor]
@@ -96,14 +97,17 @@ class LoopConfig:
     threads: int = 1
     """Threads of torch."""
     optimizer: str = "adam"
-    """`adam` (AdamW), or `soap`, see `soap.Soap`."""
+    """`adam` (AdamW), `soap`, see `soap.Soap`, or `muon`, see `muon.Muon`."""
     lr: float = 1e-3
     """Peak learning rate, after `warmup` steps."""
     final_lr: float = 1e-6
     """Learning rate at the last step; a cosine leads there."""
     warmup: int = 500
+    hold: float = 0.0
+    """Share of the steps after the warm-up that stay at the peak before the cosine begins. A run
+    that is still on the peak can be made longer or shorter by resuming with another `steps`."""
     weight_decay: float = 0.0
-    """Of Adam."""
+    """Of Adam and Muon."""
     ema: float = 0.999
     """Weight of the past in the averaged weights."""
     clip: float = 1.0
@@ -116,10 +120,11 @@ class LoopConfig:
     save_every: int = 500
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then half a cosine from `lr` to `final_lr`."""
+        """Linear warm-up, the peak for `hold`, then half a cosine from `lr` to `final_lr`."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
-        share = (step - self.warmup) / max(1, self.steps - self.warmup)
+        start = self.warmup + self.hold * (self.steps - self.warmup)
+        share = max(0.0, (step - start) / max(1.0, self.steps - start))
         return self.final_lr + 0.5 * (self.lr - self.final_lr) * (1.0 + math.cos(math.pi * share))
 
 
@@ -307,7 +312,9 @@ def _optimizer(config: LoopConfig, model: nn.Module) -> torch.optim.Optimizer:
         return Soap(model.parameters(), lr=config.lr)
     if config.optimizer == "adam":
         return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    raise InputError(f"optimizer: must be adam or soap, got {config.optimizer!r}")
+    if config.optimizer == "muon":
+        return Muon(model, lr=config.lr, weight_decay=config.weight_decay)
+    raise InputError(f"optimizer: must be adam, soap or muon, got {config.optimizer!r}")
 
 
 @contextmanager

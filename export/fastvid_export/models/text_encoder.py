@@ -1,0 +1,72 @@
+"""A small transformer that reads a prompt: token ids in, one vector per token and one of the whole.
+
+Prompts have a fixed length. Padding is visible to attention, here and in the denoiser, and learned
+like any token: no graph needs a mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PAD = 0
+"""Id of padding, whatever the vocabulary."""
+
+
+@dataclass(frozen=True)
+class TextEncoderOptions:
+    """Shape of the network."""
+
+    vocabulary: int = 512
+    """Number of ids there is room for."""
+    length: int = 48
+    """Tokens of a prompt, padding included."""
+    width: int = 192
+    depth: int = 2
+    heads: int = 4
+
+
+class TextEncoder(nn.Module):
+    """int64 ids (N, L) → float32 (N, L, width) and (N, width)."""
+
+    def __init__(self, options: TextEncoderOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.tokens = nn.Embedding(options.vocabulary, options.width)
+        self.positions = nn.Parameter(0.02 * torch.randn(options.length, options.width))
+        self.layers = nn.ModuleList(
+            _Layer(options.width, options.heads) for _ in range(options.depth)
+        )
+        self.norm = nn.RMSNorm(options.width, eps=1e-6)
+        nn.init.normal_(self.tokens.weight, std=0.5)
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Per token, and the mean of those that are not padding."""
+        x = self.tokens(ids) + self.positions
+        for layer in self.layers:
+            x = layer(x)
+        x = self.norm(x)
+        real = (ids != PAD).to(x.dtype)[..., None]
+        pooled = (x * real).sum(1) / real.sum(1).clamp(min=1.0)
+        return x, pooled
+
+
+class _Layer(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.RMSNorm(width, eps=1e-6)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.norm2 = nn.RMSNorm(width, eps=1e-6)
+        self.up = nn.Linear(width, 2 * width)
+        self.down = nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        seen = F.scaled_dot_product_attention(*(y.transpose(1, 2) for y in (q, k, v)))
+        x = x + self.out(seen.transpose(1, 2).flatten(2))
+        return x + self.down(F.relu(self.up(self.norm2(x))).square())

@@ -1,0 +1,191 @@
+"""The generator's networks, their vocabulary, and their graphs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("tokenizers")
+
+from fastvid_export import onnx  # noqa: E402
+from fastvid_export.models.denoiser import rope_table_3d, rotate  # noqa: E402
+from fastvid_export.models.generator import (  # noqa: E402
+    GeneratorNet,
+    GeneratorOptions,
+    condition_on,
+    no_condition,
+)
+from fastvid_export.models.text_encoder import PAD  # noqa: E402
+from fastvid_export.training import vocabulary  # noqa: E402
+from fastvid_export.training.sampling import sample, shifted  # noqa: E402
+from fastvid_export.training.world import draw_scene  # noqa: E402
+from fastvid_export.training.world_captions import caption  # noqa: E402
+
+OPTIONS = GeneratorOptions(
+    length=8, text_width=16, text_depth=1, text_heads=2, latent_channels=4, width=32, depth=2,
+    heads=2, mlp=32,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def net() -> GeneratorNet:
+    """Networks whose every weight is away from its start."""
+    torch.manual_seed(0)
+    net = GeneratorNet(OPTIONS)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return net.eval().requires_grad_(False)
+
+
+def prompts(count: int) -> torch.Tensor:
+    return torch.randint(3, 200, (count, OPTIONS.length))
+
+
+def test_words_of_captions_are_single_tokens() -> None:
+    tokenizer = vocabulary.build()
+    for i in range(100):
+        rng = np.random.default_rng(i)
+        text = caption(draw_scene(rng, photos=1), rng)
+        tokens = tokenizer.encode(text).tokens
+        assert tokens == text.replace(",", " ,").split()
+
+
+def test_any_prompt_has_tokens() -> None:
+    tokenizer = vocabulary.build()
+    ids = vocabulary.encode(tokenizer, ["a Zebra!", "", "Ä RED circle"], 12)
+    assert tokenizer.encode("zebra!").tokens == ["z", "##e", "##b", "##r", "##a", "!"]
+    assert tokenizer.get_vocab_size() <= GeneratorOptions().vocabulary
+    assert (ids[1] == [vocabulary.END] + [PAD] * 11).all()
+    assert tokenizer.decode(ids[2].tolist()).startswith("a red circle")
+
+
+def test_a_long_prompt_is_cut_before_its_end() -> None:
+    ids = vocabulary.encode(vocabulary.build(), ["red " * 50], 8)[0]
+    assert len(ids) == 8
+    assert ids[-1] == vocabulary.END
+    assert len(set(ids[:-1])) == 1
+
+
+def test_no_caption_is_cut() -> None:
+    tokenizer, length = vocabulary.build(), GeneratorOptions().length
+    longest = 0
+    for i in range(400):
+        rng = np.random.default_rng(i)
+        longest = max(longest, len(tokenizer.encode(caption(draw_scene(rng, photos=1), rng)).ids))
+    assert longest < length
+
+
+@pytest.mark.parametrize("size", [(5, 8, 8), (1, 2, 6), (3, 16, 4)])
+def test_the_velocity_has_the_shape_of_the_latents(
+    net: GeneratorNet, size: tuple[int, int, int]
+) -> None:
+    latents = torch.randn(2, 4, *size)
+    velocity = net(latents, no_condition(latents), torch.tensor([10.0, 900.0]), prompts(2))
+    assert velocity.shape == latents.shape
+
+
+def test_everything_that_is_given_matters(net: GeneratorNet) -> None:
+    latents, ids = torch.randn(1, 4, 3, 4, 4), prompts(1)
+    clip = torch.tensor([[1.0, 0.0, 0.0]])
+    last, image = torch.ones(1), torch.randn(1, 4, 4, 4)
+    plain = no_condition(latents)
+    base = net(latents, plain, torch.tensor([500.0]), ids)
+    for other in (
+        net(latents, plain, torch.tensor([400.0]), ids),
+        net(latents, plain, torch.tensor([500.0]), ids + 1),
+        net(latents, condition_on(torch.randn_like(latents), clip), torch.tensor([500.0]), ids),
+        net(
+            latents,
+            condition_on(latents, 0 * clip, last=last, images=image),
+            torch.tensor([500.0]),
+            ids,
+        ),
+    ):
+        assert not torch.allclose(base, other, atol=1e-3)
+
+
+def test_noise_at_known_positions_changes_nothing(net: GeneratorNet) -> None:
+    known, ids = torch.randn(1, 4, 3, 4, 4), prompts(1)
+    condition = condition_on(known, torch.tensor([[1.0, 1.0, 0.0]]))
+    noise = torch.randn_like(known)
+    other = noise.clone()
+    other[:, :, :2] = torch.randn(1, 4, 2, 4, 4)
+    time = torch.tensor([700.0])
+    torch.testing.assert_close(net(noise, condition, time, ids), net(other, condition, time, ids))
+
+
+def test_a_condition_holds_what_is_known_and_nothing_else() -> None:
+    latents, images = torch.randn(2, 4, 3, 2, 2), torch.randn(2, 4, 2, 2)
+    clip = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    condition = condition_on(latents, clip, last=torch.tensor([0.0, 1.0]), images=images)
+    assert condition.shape == (2, 6, 3, 2, 2)
+    assert torch.equal(condition[0, 2:, 0], latents[0, :, 0])
+    assert torch.equal(condition[1, 2:, 2], images[1])
+    assert condition[0, 2:, 1:].abs().max() == 0
+    assert condition[1, 2:, :2].abs().max() == 0
+    assert torch.equal(condition[:, 0, :, 0, 0], clip)
+    assert condition[:, 1, :, 0, 0].tolist() == [[0, 0, 0], [0, 0, 1]]
+
+
+def test_rotation_keeps_length_and_depends_on_the_distance_alone() -> None:
+    cos, sin = rope_table_3d((4, 3, 5), 32, 100.0)
+    assert cos.shape == (60, 16)
+    q, k = torch.randn(32), torch.randn(32)
+    turned = [rotate(x.expand(1, 60, 1, 32), cos, sin)[0, :, 0] for x in (q, k)]
+    torch.testing.assert_close(turned[0].norm(dim=-1), q.norm().expand(60))
+    scores = (turned[0] @ turned[1].T).view(4, 3, 5, 4, 3, 5)
+    torch.testing.assert_close(scores[1, 0, 2, 2, 1, 1], scores[2, 1, 3, 3, 2, 2])
+    assert not torch.allclose(scores[1, 0, 2, 2, 1, 1], scores[1, 0, 2, 1, 1, 1])
+
+
+def test_a_shift_moves_noise_levels_up_and_keeps_the_ends() -> None:
+    levels = shifted(torch.linspace(1, 0, 5), 3.0)
+    assert levels.tolist() == pytest.approx([1.0, 0.9, 0.75, 0.5, 0.0])
+
+
+def test_sampling_without_guidance_ignores_the_empty_prompt(net: GeneratorNet) -> None:
+    noise, ids = torch.randn(2, 4, 3, 4, 4), prompts(2)
+    plain, same = (sample(net, ids, prompts(1), noise, steps=2, guidance=1.0) for _ in range(2))
+    assert torch.equal(plain, same)
+    guided = sample(net, ids, prompts(1), noise, steps=2, guidance=3.0)
+    assert guided.shape == plain.shape
+    assert not torch.allclose(plain, guided)
+
+
+def test_both_graphs_compute_what_torch_computes(net: GeneratorNet) -> None:
+    rng = np.random.default_rng(0)
+
+    def inputs(size: tuple[int, int, int]) -> onnx.Arrays:
+        shapes = {"latents": (2, 4, *size), "condition": (2, 6, *size)}
+        arrays = {name: rng.standard_normal(s, np.float32) for name, s in shapes.items()}
+        return arrays | {
+            "timestep": np.array([3.0, 800.0], np.float32),
+            "text": rng.standard_normal((2, 8, 16), np.float32),
+            "pooled": rng.standard_normal((2, 16), np.float32),
+        }
+
+    denoiser = onnx.GraphPlan(
+        "denoiser",
+        net.denoiser,
+        (
+            onnx.Port("latents", "float32", ("N", 4, "T", "h", "w")),
+            onnx.Port("condition", "float32", ("N", 6, "T", "h", "w")),
+            onnx.Port("timestep", "float32", ("N",)),
+            onnx.Port("text", "float32", ("N", 8, 16)),
+            onnx.Port("pooled", "float32", ("N", 16)),
+        ),
+        (onnx.Port("velocity", "float32", ("N", 4, "T", "h", "w")),),
+        {"random": [inputs((3, 4, 6)), inputs((5, 8, 8))]},
+    )
+    text = onnx.GraphPlan(
+        "text",
+        net.text_encoder,
+        (onnx.Port("ids", "int64", ("N", 8)),),
+        (onnx.Port("text", "float32", ("N", 8, 16)), onnx.Port("pooled", "float32", ("N", 16))),
+        {"random": [{"ids": prompts(3).numpy()}]},
+    )
+    for plan in (denoiser, text):
+        for difference in onnx.export(plan).differences:
+            assert difference.value < 1e-4

@@ -1,0 +1,163 @@
+"""`python -m fastvid_export` trains the autoencoder, then the generator, resumes, and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("tokenizers")
+
+from PIL import Image  # noqa: E402
+
+from fastvid_export.__main__ import main  # noqa: E402
+from fastvid_export.errors import TrainingDataError  # noqa: E402
+from fastvid_export.training.generation import held_out_prompts, load_vae  # noqa: E402
+from fastvid_export.training.latents import LatentBank  # noqa: E402
+from fastvid_export.training.muon import Muon, orthogonal  # noqa: E402
+from fastvid_export.training.world import held_out  # noqa: E402
+
+
+def settings(**values: object) -> list[str]:
+    return [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+
+
+VAE = settings(
+    latent_channels=4, encoder_quarter=8, encoder_eighth=8, encoder_quarter_blocks=1,
+    encoder_eighth_blocks=1, decoder_half=8, decoder_quarter=8, decoder_eighth=8,
+    decoder_half_blocks=1, decoder_quarter_blocks=1, decoder_eighth_blocks=1, batch=2, size=16,
+    frames=5,
+)  # fmt: skip
+GENERATOR = settings(
+    latent_channels=4, length=32, text_width=16, text_depth=1, text_heads=2, width=32, depth=1,
+    heads=2, mlp=32, batch=8, shards=1, shard=16, tests=4, first_image=0.3, both_images=0.2,
+    beginning=0.3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photo that trains and one that is held back."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for name in ("drawn", "perched-osprey"):
+        path = folder / "photos/budgie_cc0" / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vae(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("vae")
+    command = ["train", "video-vae", "--data", str(data), "--out", str(out), "--threads", "1"]
+    assert main([*command, "--steps", "2", "--validate-every", "2", *VAE]) == 0
+    return out / "best.pt"
+
+
+def train(data: Path, vae: Path, out: Path, *more: str) -> int:
+    command = ["train", "generator", "--data", str(data), "--out", str(out), "--threads", "1"]
+    return main([*command, *GENERATOR, "--set", f"vae={vae}", *more])
+
+
+def events(out: Path, kind: str) -> list[dict[str, float]]:
+    lines = (out / "log.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def test_train_resume_and_ask_for_more_clips(data: Path, vae: Path, tmp_path: Path) -> None:
+    assert train(data, vae, tmp_path, "--steps", "2", "--validate-every", "2") == 0
+    more = ("--steps", "4", "--validate-every", "4", "--resume", "--set", "shards=2")
+    assert train(data, vae, tmp_path, *more) == 0
+    validations = events(tmp_path, "validation")
+    assert [event["step"] for event in validations] == [2, 4]
+    for event in validations:
+        assert np.isfinite(event["error"])
+        assert 0 <= event["colour"] <= 1
+    assert len(list((tmp_path / "samples").glob("*.png"))) == 2
+    (folder,) = (tmp_path / "cache").glob("latents_*")
+    bank = LatentBank(folder, 2)
+    assert len(bank) == 32
+    latents, images, tokens = bank.take(np.array([0, 31]))
+    assert latents.shape == (2, 4, 5, 8, 8)
+    assert images.shape == (2, 4, 8, 8)
+    assert tokens.shape == (2, 3, 32)
+    assert not np.array_equal(latents[0], latents[1])
+
+
+def test_material_can_be_prepared_before(data: Path, vae: Path, tmp_path: Path) -> None:
+    command = ["prepare", "generator", "--data", str(data), "--cache", str(tmp_path)]
+    assert main([*command, *GENERATOR, "--set", f"vae={vae}"]) == 0
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("latents_*/shard_*")}
+    assert len(made) == 3
+    assert main([*command, *GENERATOR, "--set", f"vae={vae}"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+
+
+def test_latents_of_another_recipe_are_refused(data: Path, vae: Path, tmp_path: Path) -> None:
+    command = ["prepare", "generator", "--data", str(data), "--cache", str(tmp_path)]
+    assert main([*command, *GENERATOR, "--set", f"vae={vae}"]) == 0
+    with pytest.raises(TrainingDataError, match="of the same recipe"):
+        main_raising([*command, *GENERATOR, "--set", f"vae={vae}", "--set", "simple=0.9"])
+
+
+def main_raising(arguments: list[str]) -> None:
+    from fastvid_export import __main__ as program
+
+    options = program._parser().parse_args(arguments)
+    options.run(options)
+
+
+def test_a_generator_without_an_autoencoder_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(data, Path(), tmp_path) != 0
+    assert "vae: setting must name a checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["video-vae", "generator"])
+def test_neither_is_a_bundle_alone(
+    model: str, vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if model == "generator":
+        pytest.skip("needs a trained generator")
+    assert main(["bundle", model, "--checkpoint", str(vae), "--out", str(tmp_path / "b")]) != 0
+    assert "bundle the generator" in capsys.readouterr().err
+
+
+def test_the_digest_is_that_of_the_encoder(vae: Path, tmp_path: Path) -> None:
+    _, digest = load_vae(vae)
+    for part, same in (("decoder.inner.bias", True), ("encoder.out.bias", False)):
+        state = torch.load(vae, weights_only=True)
+        state["ema"][part] = state["ema"][part] + 1.0
+        torch.save(state, tmp_path / "changed.pt")
+        assert (load_vae(tmp_path / "changed.pt")[1] == digest) == same
+
+
+def test_prompts_of_a_validation_never_train() -> None:
+    prompts = held_out_prompts(40)
+    assert prompts[:10] == held_out_prompts(10)
+    for text, colour, shape, direction in prompts:
+        assert held_out(shape, colour, direction)
+        assert f"{colour} {shape} moves {direction}" in text
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (6, 40), (40, 6)])
+def test_updates_are_nearly_orthogonal(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    values = torch.linalg.svdvals(orthogonal(matrix))
+    assert 0.3 < float(values.min())
+    assert float(values.max()) < 1.4
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    assert float((orthogonal(matrix) * (left @ right)).sum()) > 0.75 * min(shape)
+
+
+def test_only_weights_of_layers_are_made_orthogonal() -> None:
+    net = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 3))
+    orthogonal_group, other = Muon(net, lr=0.1).param_groups
+    assert [tuple(p.shape) for p in orthogonal_group["params"]] == [(3, 4)]
+    assert {tuple(p.shape) for p in other["params"]} == {(5, 4), (3,)}
