@@ -14,7 +14,6 @@ pytest.importorskip("tokenizers")
 from PIL import Image  # noqa: E402
 
 from fastvid_export.__main__ import main  # noqa: E402
-from fastvid_export.errors import TrainingDataError  # noqa: E402
 from fastvid_export.training.generation import held_out_prompts, load_vae  # noqa: E402
 from fastvid_export.training.latents import LatentBank  # noqa: E402
 from fastvid_export.training.muon import Muon, orthogonal  # noqa: E402
@@ -81,9 +80,9 @@ def test_train_resume_and_ask_for_more_clips(data: Path, vae: Path, tmp_path: Pa
     (folder,) = (tmp_path / "cache").glob("latents_*")
     bank = LatentBank(folder, 2)
     assert len(bank) == 32
-    latents, images, tokens = bank.take(np.array([0, 31]))
+    latents, still, tokens = bank.take(np.array([0, 31]))
     assert latents.shape == (2, 4, 5, 8, 8)
-    assert images.shape == (2, 4, 8, 8)
+    assert still.shape == (2, 4, 8, 8)
     assert tokens.shape == (2, 3, 32)
     assert not np.array_equal(latents[0], latents[1])
 
@@ -97,18 +96,13 @@ def test_material_can_be_prepared_before(data: Path, vae: Path, tmp_path: Path) 
     assert {path: path.stat().st_mtime_ns for path in made} == made
 
 
-def test_latents_of_another_recipe_are_refused(data: Path, vae: Path, tmp_path: Path) -> None:
+def test_latents_of_another_recipe_are_refused(
+    data: Path, vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["prepare", "generator", "--data", str(data), "--cache", str(tmp_path)]
     assert main([*command, *GENERATOR, "--set", f"vae={vae}"]) == 0
-    with pytest.raises(TrainingDataError, match="of the same recipe"):
-        main_raising([*command, *GENERATOR, "--set", f"vae={vae}", "--set", "simple=0.9"])
-
-
-def main_raising(arguments: list[str]) -> None:
-    from fastvid_export import __main__ as program
-
-    options = program._parser().parse_args(arguments)
-    options.run(options)
+    assert main([*command, *GENERATOR, "--set", f"vae={vae}", "--set", "simple=0.9"]) != 0
+    assert "of the same recipe" in capsys.readouterr().err
 
 
 def test_a_generator_without_an_autoencoder_is_refused(
@@ -118,13 +112,11 @@ def test_a_generator_without_an_autoencoder_is_refused(
     assert "vae: setting must name a checkpoint" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("model", ["video-vae", "generator"])
-def test_neither_is_a_bundle_alone(
-    model: str, vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_autoencoder_is_no_bundle_alone(
+    vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if model == "generator":
-        pytest.skip("needs a trained generator")
-    assert main(["bundle", model, "--checkpoint", str(vae), "--out", str(tmp_path / "b")]) != 0
+    command = ["bundle", "video-vae", "--checkpoint", str(vae), "--out", str(tmp_path / "bundle")]
+    assert main(command) != 0
     assert "bundle the generator" in capsys.readouterr().err
 
 
@@ -150,7 +142,7 @@ def test_updates_are_nearly_orthogonal(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     matrix = torch.randn(shape)
     values = torch.linalg.svdvals(orthogonal(matrix))
-    assert 0.3 < float(values.min())
+    assert float(values.min()) > 0.3
     assert float(values.max()) < 1.4
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     assert float((orthogonal(matrix) * (left @ right)).sum()) > 0.75 * min(shape)

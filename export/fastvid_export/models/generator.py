@@ -1,4 +1,4 @@
-"""Text to video: the text encoder and the denoiser, which train together on latents."""
+"""Text to video: the text encoder and the transformer, which train together on latents."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fastvid_export.models.denoiser import MASKS, Denoiser, DenoiserOptions
-from fastvid_export.models.text_encoder import TextEncoder, TextEncoderOptions
+from fastvid_export.models.text_encoder import PAD, TextEncoder, TextEncoderOptions
+from fastvid_export.models.video_transformer import VideoTransformer, VideoTransformerOptions
 
 
 @dataclass(frozen=True)
@@ -34,53 +34,46 @@ class GeneratorOptions:
             self.vocabulary, self.length, self.text_width, self.text_depth, self.text_heads
         )
 
-    def denoiser(self) -> DenoiserOptions:
-        """Those of the denoiser."""
-        return DenoiserOptions(
+    def transformer(self) -> VideoTransformerOptions:
+        """Those of the transformer."""
+        return VideoTransformerOptions(
             self.latent_channels, self.text_width, self.width, self.depth, self.heads, self.mlp
         )
 
 
 class GeneratorNet(nn.Module):
-    """Text encoder and denoiser."""
+    """Text encoder and transformer."""
 
     def __init__(self, options: GeneratorOptions) -> None:
         super().__init__()
         self.options = options
         self.text_encoder = TextEncoder(options.text_encoder())
-        self.denoiser = Denoiser(options.denoiser())
+        self.transformer = VideoTransformer(options.transformer())
 
-    def forward(self, latents: Tensor, condition: Tensor, timestep: Tensor, ids: Tensor) -> Tensor:
-        """The velocity, see `denoiser.Denoiser`, for prompts of token ids (N, L)."""
-        text, pooled = self.text_encoder(ids)
-        velocity: Tensor = self.denoiser(latents, condition, timestep, text, pooled)
+    def forward(self, latents: Tensor, timestep: Tensor, ids: Tensor, condition: Tensor) -> Tensor:
+        """The velocity, see `VideoTransformer`, for prompts of token ids (N, L)."""
+        velocity: Tensor = self.transformer(latents, timestep, *self.read(ids), condition)
         return velocity
+
+    def read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """What the transformer is told of prompts (N, L): (N, L, D) and the mask (N, L)."""
+        mask = (ids != PAD).long()
+        return self.text_encoder(ids, mask), mask
 
 
 def no_condition(latents: Tensor) -> Tensor:
-    """The denoiser's `condition` where nothing but the prompt is given."""
+    """The transformer's `condition` where nothing but the prompt is given."""
     n, c, *rest = latents.shape
-    return latents.new_zeros((n, MASKS + c, *rest))
+    return latents.new_zeros((n, c + 1, *rest))
 
 
-def condition_on(
-    latents: Tensor, clip: Tensor, *, last: Tensor | None = None, images: Tensor | None = None
-) -> Tensor:
-    """The denoiser's `condition` where frames are given.
+def condition_on(latents: Tensor, known: Tensor) -> Tensor:
+    """The transformer's `condition` where frames are given.
 
     Args:
-        latents: (N, C, T, h, w); read where `clip` is 1.
-        clip: (N, T), 1 where the latents are known: position 0 for a first image, the first few
-            for a clip to go on with.
-        last: (N,), 1 where the last image is known.
-        images: (N, C, h, w), the last image encoded alone; read where `last` is 1.
+        latents: (N, C, T, h, w); read where `known` is 1.
+        known: (N, T), 1 where the latents are given: position 0 for a first image, the first few
+            for a clip to go on with, the last for a last image.
     """
-    known = latents * clip[:, None, :, None, None]
-    image = torch.zeros_like(clip)
-    if last is not None and images is not None:
-        image[:, -1] = last
-        at_end = torch.zeros_like(known)
-        at_end[:, :, -1] = images * last[:, None, None, None]
-        known = known + at_end
-    masks = torch.stack([clip, image], 1)[..., None, None]
-    return torch.cat([masks.expand(-1, -1, -1, *latents.shape[-2:]), known], 1)
+    mask = known[:, None, :, None, None].expand(-1, 1, -1, *latents.shape[-2:])
+    return torch.cat([latents * mask, mask], 1)

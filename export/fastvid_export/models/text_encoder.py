@@ -1,7 +1,7 @@
-"""A small transformer that reads a prompt: token ids in, one vector per token and one of the whole.
+"""A small transformer that reads a prompt: token ids in, one vector per token out.
 
-Prompts have a fixed length. Padding is visible to attention, here and in the denoiser, and learned
-like any token: no graph needs a mask.
+Prompts have a fixed length. Padding counts as a token without a meaning of its own, which attention
+sees: no attention needs a mask.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TextEncoderOptions:
 
 
 class TextEncoder(nn.Module):
-    """int64 ids (N, L) → float32 (N, L, width) and (N, width)."""
+    """Reads prompts."""
 
     def __init__(self, options: TextEncoderOptions) -> None:
         super().__init__()
@@ -43,15 +43,22 @@ class TextEncoder(nn.Module):
         self.norm = nn.RMSNorm(options.width, eps=1e-6)
         nn.init.normal_(self.tokens.weight, std=0.5)
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Per token, and the mean of those that are not padding."""
-        x = self.tokens(ids) + self.positions
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """One vector per token.
+
+        Args:
+            input_ids: int64 (N, L).
+            attention_mask: int64 (N, L), 1 for tokens and 0 for padding.
+
+        Returns:
+            float32 (N, L, width).
+        """
+        tokens = self.tokens(input_ids)
+        x = tokens * attention_mask[..., None].to(tokens.dtype) + self.positions
         for layer in self.layers:
             x = layer(x)
-        x = self.norm(x)
-        real = (ids != PAD).to(x.dtype)[..., None]
-        pooled = (x * real).sum(1) / real.sum(1).clamp(min=1.0)
-        return x, pooled
+        normed: Tensor = self.norm(x)
+        return normed
 
 
 class _Layer(nn.Module):

@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastvid_export import ops
+
 GROUP = 4
 """Frames to one latent position."""
 PATCH = 8
@@ -129,21 +131,53 @@ class Encoder(nn.Module):
         self.norm = ChannelNorm(o.encoder_eighth)
         self.out = nn.Conv2d(o.encoder_eighth, 2 * o.latent_channels, 3, padding=1)
 
+    @property
+    def stages(self) -> tuple[Stage, Stage]:
+        """In the order they run, which is also that of the caches."""
+        return self.at_quarter, self.at_eighth
+
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 1 + 4k, 3, H, W) → mean and log variance, (N, 1 + k, C, H / 8, W / 8) each."""
         n = frames.shape[0]
-        x = frames * 2.0 - 1.0
-        groups = [self.first(_fold(x[:, 0], 4))]
+        groups = [self.first_frame(frames[:, 0])]
         if frames.shape[1] > 1:
-            later = x[:, 1:].unflatten(1, (-1, GROUP)).flatten(2, 3).transpose(0, 1).flatten(0, 1)
-            groups.append(self.next(_fold(later, 4)))
-        x = torch.cat(groups, 0)
-        x, _ = self.at_quarter(x, _zeros(self.at_quarter, n, x))
-        x = self.down(_fold(x, 2))
-        x, _ = self.at_eighth(x, _zeros(self.at_eighth, n, x))
-        moments = self.out(F.relu(self.norm(x))).float()
+            later = frames[:, 1:].unflatten(1, (-1, GROUP)).transpose(0, 1).flatten(0, 1)
+            groups.append(self.next_frames(later))
+        moments, _ = self.trunk(torch.cat(groups, 0), n, None)
         mean, log_variance = moments.unflatten(0, (-1, n)).transpose(0, 1).chunk(2, 2)
         return mean, log_variance.clamp(-12.0, 4.0)
+
+    def first_frame(self, frames: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, C, H / 4, W / 4)."""
+        stem: Tensor = self.first(F.pixel_unshuffle(frames * 2.0 - 1.0, 4))
+        return stem
+
+    def next_frames(self, frames: Tensor) -> Tensor:
+        """(N, 4, 3, H, W) → (N, C, H / 4, W / 4)."""
+        stem: Tensor = self.next(F.pixel_unshuffle(frames.flatten(1, 2) * 2.0 - 1.0, 4))
+        return stem
+
+    def trunk(
+        self, x: Tensor, n: int, caches: Sequence[Tensor] | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Everything after the stems.
+
+        Args:
+            x: Features (T * N, C, H / 4, W / 4), time-major.
+            n: N.
+            caches: Those that the groups before left, or None before the first group.
+
+        Returns:
+            Moments (T * N, 2 C, H / 8, W / 8) and the caches for the next groups.
+        """
+        x, near = self.at_quarter(x, _own(self.at_quarter, caches, 0, n, x))
+        x = self.down(F.pixel_unshuffle(x, 2))
+        x, deep = self.at_eighth(x, _own(self.at_eighth, caches, len(near), n, x))
+        return self.out(F.relu(self.norm(x))).float(), [*near, *deep]
+
+    def cache_shapes(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
+        """Shapes of one clip's caches, for latents of that height and width."""
+        return _cache_shapes(self.stages, (2, 1), height, width)
 
 
 class Decoder(nn.Module):
@@ -174,11 +208,7 @@ class Decoder(nn.Module):
             height: Of the latents; the frames' is 8 times that.
             width: The same.
         """
-        return [
-            (BACK, stage.channels, height * factor, width * factor)
-            for stage, factor in zip(self.stages, (1, 2, 4), strict=True)
-            for _ in stage.blocks
-        ]
+        return _cache_shapes(self.stages, (1, 2, 4), height, width)
 
     def forward(self, latents: Tensor) -> Tensor:
         """(N, 1 + k, C, h, w) → frames (N, 1 + 4k, 3, 8h, 8w), near [0, 1] but not clamped."""
@@ -209,11 +239,7 @@ class Decoder(nn.Module):
         for stage, up in zip(self.stages, (None, self.up_quarter, self.up_half), strict=True):
             if up is not None:
                 x = F.pixel_shuffle(up(x), 2)
-            start = len(after)
-            own = (
-                _zeros(stage, n, x) if caches is None else caches[start : start + len(stage.blocks)]
-            )
-            x, own = stage(x, own)
+            x, own = stage(x, _own(stage, caches, len(after), n, x))
             after += own
         return F.relu(self.norm(x)), after
 
@@ -243,7 +269,11 @@ class VideoVae(nn.Module):
     def encode(self, frames: Tensor) -> Tensor:
         """Frames (N, 1 + 4k, 3, H, W) in [0, 1] → normalised latents (N, 1 + k, C, H/8, W/8)."""
         mean, _ = self.encoder(frames)
-        return (mean - self._per_channel(self.latents_mean)) / self._deviation()
+        return self.normalised(mean)
+
+    def normalised(self, latents: Tensor) -> Tensor:
+        """Latents (..., C, h, w) of the encoder, scaled to unit deviation."""
+        return (latents - self._per_channel(self.latents_mean)) / self._deviation()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents (N, 1 + k, C, h, w) → frames (N, 1 + 4k, 3, 8h, 8w) in [0, 1]."""
@@ -283,49 +313,79 @@ class VideoVae(nn.Module):
         return values[:, None, None]
 
 
-class FirstFrame(nn.Module):
-    """The graph `first`: starts a clip.
-
-    latents float32 (1, C, 1, h, w), normalised → frames uint8 (1, 8h, 8w, 3) and the caches.
-    """
+class DecoderFirst(nn.Module):
+    """The graph `decoder_first`: starts a clip."""
 
     def __init__(self, vae: VideoVae) -> None:
         super().__init__()
         self.vae = vae
 
     def forward(self, latents: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
-        from fastvid_export import ops
-
+        """Normalised latents (1, C, 1, h, w) → frames uint8 (1, 8h, 8w, 3), and the caches."""
         decoder = self.vae.decoder
         features, caches = decoder.trunk(self.vae.raw(latents[:, :, 0]), 1, None)
         return ops.planar_to_rgb(decoder.first_frame(features)), *caches
 
 
-class NextFrames(nn.Module):
-    """The graph `next`: goes on with a clip by one latent position.
-
-    latents float32 (1, C, 1, h, w), normalised, and the caches → frames uint8 (4, 8h, 8w, 3) and
-    the caches for the position after.
-    """
+class DecoderNext(nn.Module):
+    """The graph `decoder_next`: goes on with a clip by one latent."""
 
     def __init__(self, vae: VideoVae) -> None:
         super().__init__()
         self.vae = vae
 
     def forward(self, latents: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
-        from fastvid_export import ops
-
+        """Latents (1, C, 1, h, w) and caches → frames uint8 (4, 8h, 8w, 3) and the next caches."""
         decoder = self.vae.decoder
         features, after = decoder.trunk(self.vae.raw(latents[:, :, 0]), 1, caches)
         return ops.planar_to_rgb(decoder.next_frames(features)[0]), *after
 
 
-def _fold(x: Tensor, factor: int) -> Tensor:
-    return F.pixel_unshuffle(x, factor)
+class EncoderFirst(nn.Module):
+    """The graph `encoder_first`: starts a clip, or encodes an image."""
+
+    def __init__(self, vae: VideoVae) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Frames uint8 (1, H, W, 3) → latents (1, C, 1, H / 8, W / 8), and the caches."""
+        encoder = self.vae.encoder
+        stem = encoder.first_frame(ops.rgb_to_planar(frames))
+        moments, caches = encoder.trunk(stem, 1, None)
+        return self.vae.normalised(moments.chunk(2, 1)[0])[:, :, None], *caches
 
 
-def _zeros(stage: Stage, n: int, like: Tensor) -> list[Tensor]:
+class EncoderNext(nn.Module):
+    """The graph `encoder_next`: goes on with a clip by one latent."""
+
+    def __init__(self, vae: VideoVae) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, frames: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
+        """Frames uint8 (4, H, W, 3) and caches → latents (1, C, 1, H / 8, W / 8), next caches."""
+        encoder = self.vae.encoder
+        stem = encoder.next_frames(ops.rgb_to_planar(frames)[None])
+        moments, after = encoder.trunk(stem, 1, caches)
+        return self.vae.normalised(moments.chunk(2, 1)[0])[:, :, None], *after
+
+
+def _own(
+    stage: Stage, caches: Sequence[Tensor] | None, start: int, n: int, like: Tensor
+) -> Sequence[Tensor]:
+    """The caches of one stage, which begin at `start`; zeros before the first group."""
+    if caches is not None:
+        return caches[start : start + len(stage.blocks)]
     shape = (BACK * n, stage.channels, *like.shape[-2:])
     return [like.new_zeros(shape) for _ in stage.blocks]
+
+
+def _cache_shapes(
+    stages: Sequence[Stage], factors: Sequence[int], height: int, width: int
+) -> list[tuple[int, int, int, int]]:
+    return [
+        (BACK, stage.channels, height * factor, width * factor)
+        for stage, factor in zip(stages, factors, strict=True)
+        for _ in stage.blocks
+    ]

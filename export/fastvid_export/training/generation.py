@@ -49,7 +49,7 @@ class GenerationData:
     first_image: float = 0.1
     """Share of clips whose first image is given."""
     both_images: float = 0.05
-    """Share of clips whose first and last images are given."""
+    """Share of clips whose first image is given and that end with a given still one."""
     beginning: float = 0.07
     """Share of clips of which the first positions but one to three are given."""
     noise_mean: float = 0.4
@@ -105,26 +105,24 @@ class GeneratorTask:
         self._test_batch = self._held_back(recipe)
 
     def batch(self, rng: np.random.Generator) -> Batch:
-        """`latents` (N, C, T, h, w), `images` (N, C, h, w), `ids` (N, L), `clip` (N, T), `last`."""
+        """`latents` (N, C, T, h, w), `ids` (N, L), and `known` (N, T): 1 where they are given."""
         s = self.settings
-        latents, images, tokens = self._bank.take(rng.integers(0, len(self._bank), s.batch))
+        latents, ends, tokens = self._bank.take(rng.integers(0, len(self._bank), s.batch))
         ids = tokens[np.arange(s.batch), rng.integers(0, tokens.shape[1], s.batch)]
         ids[rng.random(s.batch) < s.no_prompt] = self._empty.numpy()
-        clip = np.zeros((s.batch, latents.shape[2]), np.float32)
-        last = np.zeros(s.batch, np.float32)
-        kinds = rng.random(s.batch)
-        for i, kind in enumerate(kinds):
+        known = np.zeros((s.batch, latents.shape[2]), np.float32)
+        for i, kind in enumerate(rng.random(s.batch)):
             if kind < s.first_image + s.both_images:
-                clip[i, 0] = 1.0
-                last[i] = float(kind < s.both_images)
+                known[i, 0] = 1.0
+                if kind < s.both_images:
+                    known[i, -1] = 1.0
+                    latents[i, :, -1] = ends[i]
             elif kind < s.first_image + s.both_images + s.beginning:
-                clip[i, : int(rng.integers(2, max(3, latents.shape[2] - 1)))] = 1.0
+                known[i, : int(rng.integers(2, max(3, latents.shape[2] - 1)))] = 1.0
         return {
             "latents": torch.from_numpy(latents),
-            "images": torch.from_numpy(images),
             "ids": torch.from_numpy(ids),
-            "clip": torch.from_numpy(clip),
-            "last": torch.from_numpy(last),
+            "known": torch.from_numpy(known),
         }
 
     def loss(
@@ -141,13 +139,13 @@ class GeneratorTask:
         self, model: nn.Module, batch: Batch, levels: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mean squared error to the clip's velocity, and to that of its neighbour in the batch."""
-        latents, clip = batch["latents"], batch["clip"]
-        condition = condition_on(latents, clip, last=batch["last"], images=batch["images"])
+        latents, known = batch["latents"], batch["known"]
         share = levels[:, None, None, None, None]
         noisy = latents + share * (noise - latents)
-        velocity = model(noisy, condition, levels * 1000.0, batch["ids"]).float()
+        condition = condition_on(latents, known)
+        velocity = model(noisy, levels * 1000.0, batch["ids"], condition).float()
         target = noise - latents
-        unknown = (1.0 - clip)[:, None, :, None, None].expand_as(target)
+        unknown = (1.0 - known)[:, None, :, None, None].expand_as(target)
         error, other = (
             ((velocity - goal).square() * unknown).sum() / unknown.sum()
             for goal in (target, target.roll(1, 0))
@@ -206,10 +204,8 @@ class GeneratorTask:
         latents = latents.transpose(1, 2).contiguous()
         return {
             "latents": latents,
-            "images": torch.zeros_like(latents[:, :, 0]),
             "ids": self._encode(captions),
-            "clip": torch.zeros(len(latents), latents.shape[2]),
-            "last": torch.zeros(len(latents)),
+            "known": torch.zeros(len(latents), latents.shape[2]),
         }
 
 

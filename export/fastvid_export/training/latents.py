@@ -3,7 +3,7 @@
 Encoding is done once; a shard is one `.npz`-like set of plain arrays, mapped from disk when read:
 
     shard_00012.latents.npy   float16 (clips, 1 + k, C, h, w), normalised
-    shard_00012.last.npy      float16 (clips, C, h, w), the last frame encoded as an image
+    shard_00012.still.npy     float16 (clips, C, h, w), of the last frame, shown for a whole group
     shard_00012.tokens.npy    uint16 (clips, captions, length)
 
 Clip i of shard s is drawn from (seed, s, i) alone. Shards are written in one move each, so building
@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from fastvid_export.errors import TrainingDataError
-from fastvid_export.models.video_vae import VideoVae
+from fastvid_export.models.video_vae import GROUP, VideoVae
 from fastvid_export.training import vocabulary
 from fastvid_export.training.autoencoding import to_planes
 from fastvid_export.training.world import draw_scene
 from fastvid_export.training.world_captions import caption
 from fastvid_export.training.world_drawing import render
 
-_PARTS = ("latents", "last", "tokens")
+_PARTS = ("latents", "still", "tokens")
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ class LatentBank:
     def take(
         self, indices: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """Latents (N, C, 1 + k, h, w), last images (N, C, h, w), tokens (N, captions, length)."""
-        latents, last, tokens = (
+        """Latents (N, C, 1 + k, h, w), still ends (N, C, h, w), tokens (N, captions, length)."""
+        latents, still, tokens = (
             np.stack([part[i // self._shard][i % self._shard] for i in indices])
             for part in self._parts
         )
         return (
             latents.astype(np.float32).transpose(0, 2, 1, 3, 4),
-            last.astype(np.float32),
+            still.astype(np.float32),
             tokens.astype(np.int64),
         )
 
@@ -121,7 +121,7 @@ def _make(
     tokenizer: Tokenizer,
     photos: Sequence[NDArray[np.uint8]],
 ) -> tuple[NDArray[np.float16], NDArray[np.float16], NDArray[np.uint16]]:
-    latents, last, captions = [], [], []
+    latents, still, captions = [], [], []
     step = 16
     for start in range(0, recipe.shard, step):
         clips = []
@@ -134,11 +134,13 @@ def _make(
         frames = to_planes(torch.from_numpy(np.stack(clips)))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             latents.append(vae.encode(frames).half().numpy())
-            last.append(vae.encode(frames[:, -1:])[:, 0].half().numpy())
+            # As serving encodes a last image: a still clip, without its first frame.
+            ends = frames[:, -1:].expand(-1, 1 + GROUP, -1, -1, -1)
+            still.append(vae.encode(ends)[:, 1].half().numpy())
     tokens = vocabulary.encode(tokenizer, captions, recipe.length)
     return (
         np.concatenate(latents),
-        np.concatenate(last),
+        np.concatenate(still),
         tokens.reshape(recipe.shard, recipe.captions, recipe.length).astype(np.uint16),
     )
 

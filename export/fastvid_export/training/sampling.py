@@ -1,4 +1,4 @@
-"""Draws samples from a denoiser in training, to look at and to measure."""
+"""Draws samples in training, to look at and to measure."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def sample(
         Normalised latents, shape of `noise`.
     """
     sigmas = shifted(torch.linspace(1.0, 0.0, steps + 1), shift)
-    text = net.text_encoder(ids)
+    text = net.read(ids)
     if guidance != 1.0:
-        empty = net.text_encoder(nothing.expand_as(ids))
+        empty = net.read(nothing.expand_as(ids))
         text = tuple(torch.cat(pair) for pair in zip(text, empty, strict=True))
     if condition is None:
         condition = no_condition(noise)
@@ -53,7 +53,7 @@ def sample(
     x = noise
     for now, after in itertools.pairwise(sigmas):
         time = (now * 1000.0).expand(copies * len(x))
-        velocity = net.denoiser(x.repeat(copies, 1, 1, 1, 1), condition, time, *text).float()
+        velocity = net.transformer(x.repeat(copies, 1, 1, 1, 1), time, *text, condition).float()
         if copies == 2:
             with_text, without = velocity.chunk(2)
             velocity = without + guidance * (with_text - without)

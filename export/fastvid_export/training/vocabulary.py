@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from fastvid_export.models.text_encoder import PAD
 from fastvid_export.training import world_captions as captions
@@ -32,6 +32,9 @@ def build() -> Tokenizer:
         [normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents()]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A [END]", special_tokens=[("[END]", END)]
+    )
     return tokenizer
 
 
@@ -39,7 +42,7 @@ def encode(tokenizer: Tokenizer, prompts: Sequence[str], length: int) -> NDArray
     """Ids (N, length): the prompt, `[END]`, padding; what is too long is cut before `[END]`."""
     ids = np.full((len(prompts), length), PAD, np.int64)
     for row, prompt in zip(ids, tokenizer.encode_batch(list(prompts)), strict=True):
-        kept = prompt.ids[: length - 1]
+        kept = prompt.ids[:length]
         row[: len(kept)] = kept
-        row[len(kept)] = END
+        row[len(kept) - 1] = END
     return ids

@@ -54,7 +54,7 @@ BACKDROPS = ("plain", "gradient", "sea", "checker", "photo")
 CAMERAS = ("still", "pans left", "pans right", "zooms in", "zooms out")
 
 _MOTION_WEIGHTS = (0.13, 0.13, 0.13, 0.13, 0.1, 0.08, 0.08, 0.07, 0.07, 0.08)
-_BACKDROP_WEIGHTS = (0.52, 0.17, 0.14, 0.09, 0.08)
+_BACKDROP_WEIGHTS = (0.57, 0.17, 0.13, 0.08, 0.05)
 _COUNT_WEIGHTS = (0.68, 0.25, 0.07)
 _DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _TURNLESS = frozenset({"circle", "ring"})
@@ -177,7 +177,7 @@ def draw_scene(
         if _apart(actors) and _distinct(actors):
             break
     camera = "still"
-    if not simple and _camera_may_move(actors, backdrop) and rng.random() < 0.45:
+    if not simple and _camera_may_move(actors, backdrop) and rng.random() < 0.75:
         camera = str(rng.choice(CAMERAS[1:] if backdrop.kind != "photo" else CAMERAS[1:3]))
     return Scene(actors, backdrop, camera, shadow=not simple and rng.random() < 0.2)
 

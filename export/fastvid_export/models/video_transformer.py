@@ -1,8 +1,8 @@
-"""The denoiser: a transformer over the latents of a clip, told by a prompt what they show.
+"""The transformer that denoises the latents of a clip, told by a prompt what they show.
 
     noisy latents ─┐
     known latents ─┼─ 1x2x2 patches ─ [ attention ─ text cross-attention ─ MLP ] x depth ─ velocity
-    masks ─────────┘                       ╰── modulated by the timestep and the whole prompt
+    mask ──────────┘                       ╰── modulated by the timestep and the whole prompt
 
 It learns flow matching (Lipman et al., 2023; Esser et al., 2024): between data x and noise e lies
 (1 - s) x + s e, and the network predicts e - x. Blocks are those of DiT (Peebles and Xie, 2023)
@@ -10,9 +10,8 @@ with the shared modulation and the cross-attention of PixArt-alpha (Chen et al.,
 of rotary embedding and normalised queries and keys (Wan, 2025; Henry et al., 2020), and squared
 ReLUs (So et al., 2021), which cost less than GELUs on a CPU.
 
-Frames that are known come as latents beside the noisy ones, with two masks: `clip` marks positions
-whose latents are known as they are (the first image of a clip, a clip to go on with), `image` marks
-one whose last frame is known as an image encoded alone (the last image).
+Frames that are known come as latents beside the noisy ones, with a mask that is 1 where they are:
+the first image of a clip, a clip to go on with, a last image. Inputs carry diffusers' names.
 """
 
 from __future__ import annotations
@@ -24,15 +23,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MASKS = 2
-"""Channels of `condition` before the known latents: `clip`, `image`."""
 SPATIAL_PATCH = 2
 _FREQUENCIES = 128
 _PLACES = 4
 
 
 @dataclass(frozen=True)
-class DenoiserOptions:
+class VideoTransformerOptions:
     """Shape of the network."""
 
     latent_channels: int = 16
@@ -46,18 +43,14 @@ class DenoiserOptions:
     """Base of the rotary embedding: grids here are small."""
 
 
-class Denoiser(nn.Module):
-    """Predicts the velocity.
+class VideoTransformer(nn.Module):
+    """Predicts the velocity of noisy latents."""
 
-    latents (N, C, T, h, w), condition (N, 2 + C, T, h, w), timestep (N,) in [0, 1000],
-    text (N, L, D), pooled (N, D) → (N, C, T, h, w); h and w even.
-    """
-
-    def __init__(self, options: DenoiserOptions) -> None:
+    def __init__(self, options: VideoTransformerOptions) -> None:
         super().__init__()
         o = self.options = options
         pixels = SPATIAL_PATCH**2
-        self.patches = nn.Linear((2 * o.latent_channels + MASKS) * pixels, o.width)
+        self.patches = nn.Linear((2 * o.latent_channels + 1) * pixels, o.width)
         self.places = nn.Linear(4 * _PLACES, o.width, bias=False)
         self.beginning = nn.Parameter(torch.zeros(o.width))
         self.time = nn.Sequential(
@@ -74,16 +67,34 @@ class Denoiser(nn.Module):
             nn.init.zeros_(zero.bias)
 
     def forward(
-        self, latents: Tensor, condition: Tensor, timestep: Tensor, text: Tensor, pooled: Tensor
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor,
+        condition: Tensor,
     ) -> Tensor:
-        """See the class."""
-        clip, known = condition[:, :1], condition[:, MASKS:]
+        """The velocity, noise minus data.
+
+        Args:
+            hidden_states: Noisy latents (N, C, T, h, w), h and w even.
+            timestep: (N,) in [0, 1000], 1000 times the noise level.
+            encoder_hidden_states: (N, L, D), as the text encoder makes them.
+            encoder_attention_mask: int64 (N, L), 1 for tokens and 0 for padding. Only the mean of
+                the prompt leaves padding out; attention sees it.
+            condition: (N, C + 1, T, h, w): known latents, zero elsewhere, and the mask.
+
+        Returns:
+            (N, C, T, h, w); without meaning where the mask is 1.
+        """
+        text = encoder_hidden_states
+        known, mask = condition[:, :-1], condition[:, -1:]
         # What is known is not noise, whatever the solver made of it.
-        latents = latents + clip * (known - latents)
+        latents = hidden_states + mask * (known - hidden_states)
         x, grid = _patchify(torch.cat([latents, condition], 1))
         x = self.patches(x) + self.places(_places(grid, x))
         x = torch.cat([x[:, : grid[1] * grid[2]] + self.beginning, x[:, grid[1] * grid[2] :]], 1)
-        c = self.time(_sinusoid(timestep)) + self.prompt(pooled)
+        c = self.time(_sinusoid(timestep)) + self.prompt(_mean(text, encoder_attention_mask))
         modulation = self.modulation(F.silu(c)).unflatten(-1, (6, -1))
         cos, sin = rope_table_3d(grid, self.options.width // self.options.heads, self.options.theta)
         for block in self.blocks:
@@ -96,7 +107,7 @@ class Denoiser(nn.Module):
 class Block(nn.Module):
     """Self-attention, cross-attention to the text, MLP; each beside an identity."""
 
-    def __init__(self, options: DenoiserOptions) -> None:
+    def __init__(self, options: VideoTransformerOptions) -> None:
         super().__init__()
         o = options
         self.heads = o.heads
@@ -191,6 +202,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     cos, sin = cos[:, None].to(x.dtype), sin[:, None].to(x.dtype)
     a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
+
+
+def _mean(text: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the tokens whose mask is 1: (N, L, D) and (N, L) → (N, D)."""
+    weights = mask.to(text.dtype)[..., None]
+    return (text * weights).sum(1) / weights.sum(1).clamp(min=1.0)
 
 
 def _patchify(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
