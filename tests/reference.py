@@ -334,3 +334,11 @@ def attention(
     weights = np.exp(scores - np.where(np.isneginf(top), 0, top))
     total = weights.sum(3, keepdims=True)
     return np.einsum("bhij,bjhd->bihd", weights / np.where(total == 0, 1, total), v)
+
+
+def temporal_attention(q: NDArray[Any], k: NDArray[Any], v: NDArray[Any], **options: Any) -> Array:
+    """`attention` over axis 1 of (B, T, S, H, D), each place a batch of its own."""
+    batch, frames, places, heads, dim = q.shape
+    folded = (x.swapaxes(1, 2).reshape(batch * places, frames, heads, dim) for x in (q, k, v))
+    out = attention(*folded, **options)
+    return out.reshape(batch, places, frames, heads, dim).swapaxes(1, 2)

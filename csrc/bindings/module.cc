@@ -70,6 +70,7 @@ PYBIND11_MODULE(_core, m) {
   python::register_randn(m);
   python::register_scheduler_step(m);
   python::register_softmax_splat(m);
+  python::register_temporal_attention(m);
   python::register_warp(m);
   python::register_warp_blend(m);
 }

@@ -15,6 +15,7 @@ void register_qk_norm_rope(pybind11::module_& m);
 void register_randn(pybind11::module_& m);
 void register_scheduler_step(pybind11::module_& m);
 void register_softmax_splat(pybind11::module_& m);
+void register_temporal_attention(pybind11::module_& m);
 void register_warp(pybind11::module_& m);
 void register_warp_blend(pybind11::module_& m);
 

@@ -126,6 +126,17 @@ def softmax_splat(
 def softmax_splat_workspace(
     channels: int, height: int, width: int, mode: str, deterministic: bool
 ) -> int: ...
+def temporal_attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    scale: float | None,
+    causal: bool,
+    bias: Any,
+    out: Any,
+    threads: int,
+    stream: int | None,
+) -> NDArray[Any]: ...
 def warp(
     image: Any, flow: Any, zeros: bool, out: Any, threads: int, stream: int | None
 ) -> NDArray[np.float32]: ...

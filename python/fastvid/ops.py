@@ -19,7 +19,12 @@ there is no device or no CUDA kernels.
 
 from __future__ import annotations
 
-from fastvid._ops.attention import attention, qk_norm_rope, rope_table_3d
+from fastvid._ops.attention import (
+    attention,
+    qk_norm_rope,
+    rope_table_3d,
+    temporal_attention,
+)
 from fastvid._ops.colour import rgb_to_yuv, yuv_to_rgb
 from fastvid._ops.frames import downscale, luma_to_rgb, planar_to_rgb, rgb_to_luma, rgb_to_planar
 from fastvid._ops.noise import randn, scheduler_step
@@ -46,6 +51,7 @@ __all__ = [
     "scheduler_step",
     "softmax_splat",
     "softmax_splat_workspace",
+    "temporal_attention",
     "warp",
     "warp_blend",
     "yuv_to_rgb",
