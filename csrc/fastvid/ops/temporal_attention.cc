@@ -8,6 +8,7 @@
 
 #include "fastvid/core/error.h"
 #include "fastvid/core/isa.h"
+#include "fastvid/core/overlap.h"
 #include "fastvid/cpu/temporal_attention.h"
 #include "fastvid/cuda/temporal_attention.h"
 
@@ -157,7 +158,12 @@ void temporal_attention(const TemporalAttentionArgs& args, const Tensor& out,
   const Tensor expected = temporal_attention_output(args);
   require_dtype(kOp, out, expected.dtype);
   require_shape(kOp, out, expected.shape);
-  require_apart(kOp, out, {&args.q, &args.k, &args.v, &args.bias});
+  for (const Tensor* input : {&args.q, &args.k, &args.v, &args.bias}) {
+    if (input->present() && may_overlap(out, *input)) {
+      throw InputError(std::string(kOp) + ": out must not share memory with " + input->name +
+                       ", got overlapping arrays");
+    }
+  }
   const float scale =
       args.scale.value_or(static_cast<float>(1.0 / std::sqrt(static_cast<double>(args.q.dim(4)))));
   if (on_cuda(kOp, {&args.q, &args.k, &args.v, &args.bias, &out})) {

@@ -210,6 +210,54 @@ def rope_table_3d(
     return np.cos(table).astype(np.float32), np.sin(table).astype(np.float32)
 
 
+def temporal_attention(
+    q: NDArray[Any],
+    k: NDArray[Any],
+    v: NDArray[Any],
+    *,
+    scale: float | None = None,
+    causal: bool = False,
+    bias: NDArray[Any] | None = None,
+    out: Any = None,
+    threads: int | None = None,
+    stream: int | None = None,
+) -> NDArray[Any]:
+    """Scaled dot-product attention along the frames of a video, each place and head by itself.
+
+    `out[b, t, s, h] = sum_u w[u] v[b, u, s, h]` with
+    `w = softmax_u(scale * q[b, t, s, h] . k[b, u, s, h] + bias[h, t, u])`, where the tensors lie:
+    nothing is transposed. A query of which all keys are masked gives 0.
+
+    Args:
+        q: float32, float16 or bfloat16 (B, T, S, H, D): batch, frames, places (height * width),
+            heads, elements of a head. T is from 1 to 64, D a multiple of 8 from 8 to 256. Any
+            non-negative strides with D contiguous, so that the views of a packed
+            (B, T, S, 3, H, D) need no copy.
+        k: Like q, of the same dtype and shape.
+        v: Like k.
+        scale: Finite factor of the products; None is `D ** -0.5`.
+        causal: Whether a frame sees only itself and those before.
+        bias: float32 (H, T, T), or (1, T, T) for all heads: query, then key. `-inf` masks a key.
+        out: Array of q's dtype and shape to write to, strided like q or not; None allocates.
+        threads: Number of threads; None is the default.
+        stream: CUDA stream of arrays on a device; None is the current one.
+
+    Returns:
+        (B, T, S, H, D) of q's dtype; `out` where it was given. Sums are float32.
+
+    Raises:
+        InputTypeError: An argument has the wrong type or dtype.
+        InputError: An argument has the wrong shape, layout or value.
+    """
+    op = "temporal_attention"
+    if not isinstance(causal, bool):
+        raise InputTypeError(f"{op}: causal must be a bool, got {type(causal).__name__}")
+    factor = None if scale is None else number(op, "scale", scale)
+    return _core.temporal_attention(
+        q, k, v, factor, causal, bias, out, threads_of(op, threads), stream
+    )
+
+
 def _wan_angles(
     positions: list[NDArray[np.float64]], split: Sequence[int], theta: float
 ) -> list[NDArray[np.float64]]:
@@ -263,51 +311,3 @@ def _code(op: str, name: str, value: str | None, allowed: tuple[str | None, ...]
         return 0
     named = tuple(choice for choice in allowed if choice is not None)
     return allowed.index(choice(op, name, value, named))
-
-
-def temporal_attention(
-    q: NDArray[Any],
-    k: NDArray[Any],
-    v: NDArray[Any],
-    *,
-    scale: float | None = None,
-    causal: bool = False,
-    bias: NDArray[Any] | None = None,
-    out: Any = None,
-    threads: int | None = None,
-    stream: int | None = None,
-) -> NDArray[Any]:
-    """Scaled dot-product attention along the frames of a video, each place and head by itself.
-
-    `out[b, t, s, h] = sum_u w[u] v[b, u, s, h]` with
-    `w = softmax_u(scale * q[b, t, s, h] . k[b, u, s, h] + bias[h, t, u])`, where the tensors lie:
-    nothing is transposed. A query of which all keys are masked gives 0.
-
-    Args:
-        q: float32, float16 or bfloat16 (B, T, S, H, D): batch, frames, places (height * width),
-            heads, elements of a head. T is from 1 to 64, D a multiple of 8 from 8 to 256. Any
-            non-negative strides with D contiguous, so that the views of a packed
-            (B, T, S, 3, H, D) need no copy.
-        k: Like q, of the same dtype and shape.
-        v: Like k.
-        scale: Finite factor of the products; None is `D ** -0.5`.
-        causal: Whether a frame sees only itself and those before.
-        bias: float32 (H, T, T), or (1, T, T) for all heads: query, then key. `-inf` masks a key.
-        out: Array of q's dtype and shape to write to, strided like q or not; None allocates.
-        threads: Number of threads; None is the default.
-        stream: CUDA stream of arrays on a device; None is the current one.
-
-    Returns:
-        (B, T, S, H, D) of q's dtype; `out` where it was given. Sums are float32.
-
-    Raises:
-        InputTypeError: An argument has the wrong type or dtype.
-        InputError: An argument has the wrong shape, layout or value.
-    """
-    op = "temporal_attention"
-    if not isinstance(causal, bool):
-        raise InputTypeError(f"{op}: causal must be a bool, got {type(causal).__name__}")
-    factor = None if scale is None else number(op, "scale", scale)
-    return _core.temporal_attention(
-        q, k, v, factor, causal, bias, out, threads_of(op, threads), stream
-    )
