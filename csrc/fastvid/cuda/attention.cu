@@ -31,6 +31,18 @@ unsigned blocks_for(const Attention& a, int queries) {
 }
 
 template <class T, int kDim>
+__global__ void __launch_bounds__(mma::kThreads)
+    attention_mma_kernel(const __grid_constant__ Attention a) {
+  attention_mma_block<T, kDim>(a);
+}
+
+template <class T, int kDim>
+__global__ void __launch_bounds__(plain::kThreads)
+    attention_plain_kernel(const __grid_constant__ Attention a) {
+  attention_plain_block<T, kDim>(a);
+}
+
+template <class T, int kDim>
 void launch_mma(const Attention& a, cudaStream_t stream) {
   attention_mma_kernel<T, kDim><<<blocks_for(a, mma::kQueries), mma::kThreads, 0, stream>>>(a);
 }

@@ -132,7 +132,7 @@ struct Rows {
 }  // namespace mma
 
 template <class T, int kDim>
-__global__ void __launch_bounds__(mma::kThreads) attention_mma_kernel(const Attention a) {
+__device__ __forceinline__ void attention_mma_block(const Attention& a) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
   using namespace mma;
   constexpr int kRow = kDim + kSkew;

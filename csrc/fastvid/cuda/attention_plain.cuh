@@ -31,7 +31,7 @@ __device__ void load_rows(float* shared, const T* data, int64_t stride, int64_t 
 }  // namespace plain
 
 template <class T, int kDim>
-__global__ void __launch_bounds__(plain::kThreads) attention_plain_kernel(const Attention a) {
+__device__ __forceinline__ void attention_plain_block(const Attention& a) {
   using namespace plain;
   constexpr int kOwn = kWarpQueries<kDim>, kQueries = kBlockQueries<kDim>, kParts = kDim / 32;
   __shared__ float q_tile[kQueries * kDim];

@@ -93,7 +93,7 @@ def _register(plugin: Plugin, trt: Any, api: Any, folder: Path) -> None:
         extras = api.SymIntExprs(len(kernel.arguments))
         for i, argument in enumerate(kernel.arguments):
             extras[i] = api.SymInt32(argument)
-        ptx = (folder / f"{plugin.op_file}.ptx").read_text()
+        ptx = (folder / f"{plugin.kernels}.ptx").read_text()
         return f"{kernel.name}_{suffix}", with_constants(ptx, kernel.constants), launch, extras
 
     plugin_id = f"{NAMESPACE}::{plugin.name}"
@@ -114,7 +114,7 @@ def _register(plugin: Plugin, trt: Any, api: Any, folder: Path) -> None:
 
 def _split(plugin: Plugin, named: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     inputs = [named[name] for name in plugin.inputs]
-    return inputs, {name: kind(named[name]) for name, kind in plugin.attributes.items()}
+    return inputs, {n: type(value)(named[n]) for n, value in plugin.attributes.items()}
 
 
 def _suffix(plugin: Plugin, trt: Any, inputs: list[Any]) -> str:

@@ -55,9 +55,64 @@ def _qk_norm_rope(name: str, optional: tuple[str, ...]) -> Plugin:
         return Kernel("_".join(words), blocks, arguments, constants)
 
     return Plugin(
-        name, "qk_norm_rope", "qk_norm_rope", inputs, results, kernel,
-        {"norm": str, "rope": str, "eps": float}, outputs=2,
-    )  # fmt: skip
+        name=name,
+        node="QkNormRope",
+        op="qk_norm_rope",
+        kernels="qk_norm_rope",
+        inputs=inputs,
+        all_inputs=("q", "k", *_WEIGHTS, *_TABLES),
+        results=results,
+        kernel=kernel,
+        attributes={"norm": "full", "rope": "interleaved", "eps": 1e-6},
+        outputs=2,
+    )
+
+
+def attention() -> list[Plugin]:
+    """Without and with a bias. TensorRT's own Attention would take a plugin's place by its name."""
+    return [_attention("FastvidAttention", ()), _attention("FastvidAttentionBias", ("bias",))]
+
+
+def _attention(name: str, optional: tuple[str, ...]) -> Plugin:
+    def results(api: Any, trt: Any, given: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
+        return [given[0].like()]
+
+    def kernel(api: Any, given: Sequence[Any], attributes: Mapping[str, Any]) -> Kernel:
+        batch, queries, heads, size = given[0].shape_expr
+        keys = given[1].shape_expr[1]
+        dim = constant("attention", "the size of a head", size)
+        wide = "FLOAT" in str(given[0].dtype)
+        limit = next((n for n in (64, 128, *([256] if wide else [])) if dim <= n), None)
+        if limit is None or (not wide and dim % 8):
+            allowed = "at most 256" if wide else "a multiple of 8, at most 128"
+            raise UnsupportedModelError(
+                f"tensorrt: the size of a head of attention must be {allowed}, got {dim}"
+            )
+        # Queries of a block: kBlockQueries of cuda/attention_plain.cuh, kQueries of _mma.cuh.
+        queries_of_block = (16 if limit <= 128 else 8) if wide else 64
+        bias = tuple(given[3].shape_expr)[:2] if optional else ()
+        return Kernel(
+            f"fastvid_attention_{'bias_' if optional else ''}{limit}",
+            batch * heads * api.cdiv(queries, queries_of_block),
+            (batch, queries, keys, heads, dim, *bias),
+            {
+                "fastvid_causal": attributes["causal"],
+                "fastvid_scale": attributes["scale"],
+            },
+            threads=128,
+        )
+
+    return Plugin(
+        name=name,
+        node="Attention",
+        op="attention",
+        kernels="attention",
+        inputs=("q", "k", "v", *optional),
+        all_inputs=("q", "k", "v", "bias"),
+        results=results,
+        kernel=kernel,
+        attributes={"causal": 0, "scale": 0.0},
+    )
 
 
 def _group(dim: int, dtype: str, rope: str) -> int:

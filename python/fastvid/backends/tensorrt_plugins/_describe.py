@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastvid.errors import UnsupportedModelError
@@ -35,26 +35,42 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Plugin:
-    """One ONNX operator as TensorRT takes it."""
+    """One ONNX operator, with some of its optional inputs, as TensorRT takes it."""
 
     name: str
-    """The ONNX operator, with its optional inputs appended: TensorRT has none."""
+    """TensorRT's: that of the node with its optional inputs appended."""
+    node: str
+    """The ONNX operator."""
     op: str
     """The op, in `fastvid.ops`."""
-    op_file: str
-    """Its PTX."""
+    kernels: str
+    """The file of its PTX."""
     inputs: tuple[str, ...]
     results: Results
     kernel: Callable[[Any, Sequence[Any], Mapping[str, Any]], Kernel]
-    attributes: Mapping[str, type]
-    """Names and types; the node holds them as text."""
+    attributes: Mapping[str, int | float | str] = field(default_factory=dict)
+    """Values where a node has none; plugins hold them as text."""
+    all_inputs: tuple[str, ...] = ()
+    """Those of the ONNX operator where they are more."""
+    only: Mapping[str, int] = field(default_factory=dict)
+    """Attributes of the node that this plugin is for."""
     outputs: int = 1
     dtypes: tuple[str, ...] = FLOATS
     """Of the first input."""
     levels_in: tuple[str, ...] = ()
-    """Inputs that are uint8 for the op: floats holding its levels here."""
+    """Inputs that are uint8 for the op: floats that hold its levels here."""
     levels_out: bool = False
     """Whether the output is uint8 for the op, likewise."""
+
+    def matches(self, node: str, present: Sequence[bool], attributes: Mapping[str, Any]) -> bool:
+        """Whether this is the plugin of a node with these inputs and attributes."""
+        names = self.all_inputs or self.inputs
+        given = tuple(n for n, here in zip(names, present, strict=False) if here)
+        return (
+            node == self.node
+            and given == self.inputs
+            and all(attributes.get(name, 0) == value for name, value in self.only.items())
+        )
 
 
 def constant(op: str, name: str, size: Sizes) -> int:

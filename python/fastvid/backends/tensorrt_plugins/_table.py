@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastvid.backends.tensorrt_plugins._attention import qk_norm_rope
+from fastvid.backends.tensorrt_plugins._attention import attention, qk_norm_rope
 from fastvid.backends.tensorrt_plugins._describe import THREADS, Kernel, Plugin
 
 Given = Sequence[Any]
@@ -34,9 +34,16 @@ def _rgb_to_planar() -> Plugin:
         return Kernel("fastvid_rgb_to_planar", _pixels(api, n, h, w), (n, h, w), {})
 
     return Plugin(
-        "RgbToPlanar", "rgb_to_planar", "planar", ("frames",), results, kernel, {},
-        dtypes=("f32",), levels_in=("frames",),
-    )  # fmt: skip
+        name="RgbToPlanar",
+        node="RgbToPlanar",
+        op="rgb_to_planar",
+        kernels="planar",
+        inputs=("frames",),
+        results=results,
+        kernel=kernel,
+        dtypes=("f32",),
+        levels_in=("frames",),
+    )
 
 
 def _planar_to_rgb() -> Plugin:
@@ -49,9 +56,16 @@ def _planar_to_rgb() -> Plugin:
         return Kernel("fastvid_planar_to_rgb", _pixels(api, n, h, w), (n, h, w), {})
 
     return Plugin(
-        "PlanarToRgb", "planar_to_rgb", "planar", ("x",), results, kernel, {},
-        dtypes=("f32",), levels_out=True,
-    )  # fmt: skip
+        name="PlanarToRgb",
+        node="PlanarToRgb",
+        op="planar_to_rgb",
+        kernels="planar",
+        inputs=("x",),
+        results=results,
+        kernel=kernel,
+        dtypes=("f32",),
+        levels_out=True,
+    )
 
 
 def _rgb_to_luma() -> Plugin:
@@ -64,9 +78,17 @@ def _rgb_to_luma() -> Plugin:
         return Kernel("fastvid_rgb_to_luma", _pixels(api, n, h, w), (n, h, w), {})
 
     return Plugin(
-        "RgbToLuma", "rgb_to_luma", "luma", ("frames",), results, kernel, {},
-        outputs=2, dtypes=("f32",), levels_in=("frames",),
-    )  # fmt: skip
+        name="RgbToLuma",
+        node="RgbToLuma",
+        op="rgb_to_luma",
+        kernels="luma",
+        inputs=("frames",),
+        results=results,
+        kernel=kernel,
+        outputs=2,
+        dtypes=("f32",),
+        levels_in=("frames",),
+    )
 
 
 def _luma_to_rgb() -> Plugin:
@@ -81,9 +103,16 @@ def _luma_to_rgb() -> Plugin:
         return Kernel("fastvid_luma_to_rgb", blocks, (n, h, w, large // h), {})
 
     return Plugin(
-        "LumaToRgb", "luma_to_rgb", "luma", ("luma", "chroma"), results, kernel, {},
-        dtypes=("f32",), levels_out=True,
-    )  # fmt: skip
+        name="LumaToRgb",
+        node="LumaToRgb",
+        op="luma_to_rgb",
+        kernels="luma",
+        inputs=("luma", "chroma"),
+        results=results,
+        kernel=kernel,
+        dtypes=("f32",),
+        levels_out=True,
+    )
 
 
 def _downscale() -> Plugin:
@@ -101,9 +130,16 @@ def _downscale() -> Plugin:
         return Kernel("fastvid_downscale", blocks, (rows, width), constants)
 
     return Plugin(
-        "Downscale", "downscale", "downscale", ("x",), results, kernel, {"factor": int},
+        name="Downscale",
+        node="Downscale",
+        op="downscale",
+        kernels="downscale",
+        inputs=("x",),
+        results=results,
+        kernel=kernel,
+        attributes={"factor": 2},
         dtypes=("f32",),
-    )  # fmt: skip
+    )
 
 
 def _all() -> dict[str, Plugin]:
@@ -114,6 +150,7 @@ def _all() -> dict[str, Plugin]:
         _luma_to_rgb(),
         _downscale(),
         *qk_norm_rope(),
+        *attention(),
     ]
     return {plugin.name: plugin for plugin in plugins}
 
