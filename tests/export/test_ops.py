@@ -34,8 +34,34 @@ def frames(seed: int = 0) -> Any:
     return torch.randint(0, 256, (2, 8, 12, 3), dtype=torch.uint8, generator=generator)
 
 
+def tokens(n: int = 5, heads: int = 3, dim: int = 8, seed: int = 0, **to: Any) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, n, heads, dim, generator=generator).to(**to)
+
+
+def turning(**to: Any) -> tuple[Any, ...]:
+    """q, k, their weights over all heads, and tables of each head."""
+    angles = tokens(dim=4, seed=3)[0].flatten(1).to(**to)
+    weights = (1 + 0.2 * tokens(seed=s)[0, 0].flatten() for s in (4, 5))
+    return (
+        tokens(**to),
+        tokens(seed=1, **to),
+        *(w.to(**to) for w in weights),
+        angles.cos(),
+        (angles.sin()),
+    )
+
+
+def attended(**to: Any) -> tuple[Any, ...]:
+    """q, k, v and a bias for all heads."""
+    bias = images(n=2, c=1, h=5, w=7).to(**to)
+    return tokens(**to), tokens(n=7, seed=1, **to), tokens(n=7, seed=2, **to), bias
+
+
 # By op: arguments of the operator, as the compiled op takes them.
 ARGUMENTS: dict[str, Callable[[], tuple[Any, ...]]] = {
+    "attention": lambda: (*attended(), True, 0.5),
+    "qk_norm_rope": lambda: (*turning(), "full", "interleaved", 1e-6),
     "rgb_to_planar": lambda: (frames(),),
     "planar_to_rgb": lambda: (images(),),
     "rgb_to_luma": lambda: (frames(),),
@@ -46,6 +72,7 @@ ARGUMENTS: dict[str, Callable[[], tuple[Any, ...]]] = {
     "warp": lambda: (images(), flows(), True),
     "warp_blend": lambda: (images(), images(seed=3), flows(c=4), flows(c=1), images(), False),
 }
+WITH_GRADIENTS = {"attention", "downscale", "qk_norm_rope", "softmax_splat", "warp", "warp_blend"}
 NO_DEFINITION = {"inverse_search"}
 CASES = sorted(ARGUMENTS)
 
@@ -67,7 +94,7 @@ def test_operators_keep_pytorchs_rules(name: str) -> None:
     """Schema, fake tensors, autograd registration and tracing, with gradients where they exist."""
     arguments = ARGUMENTS[name]()
     torch.library.opcheck(_library.OPERATORS[name], arguments)
-    if name not in ("downscale", "softmax_splat", "warp", "warp_blend"):
+    if name not in WITH_GRADIENTS:
         return
     wanting = [a.requires_grad_() if torch.is_tensor(a) else a for a in arguments]
     torch.library.opcheck(_library.OPERATORS[name], tuple(wanting))
@@ -210,6 +237,68 @@ def test_softmax_splat_exports_without_a_metric_and_in_float16() -> None:
 def test_softmax_splat_refuses_a_wrong_mode(metric: bool, mode: str, message: str) -> None:
     with pytest.raises(InputError, match=f"^softmax_splat: {message}"):
         ops.softmax_splat(images(), flows(), images(c=1) if metric else None, mode=mode)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_gradients_of_attention(causal: bool, with_bias: bool) -> None:
+    *tensors, bias = attended(dtype=torch.float64)
+    if with_bias:
+        bias[..., 2] = -torch.inf
+        tensors.append(bias)
+    for tensor in tensors:
+        tensor.requires_grad_()
+
+    def attend(q: Any, k: Any, v: Any, bias: Any = None) -> Any:
+        return ops.attention(q, k, v, bias=bias, causal=causal)
+
+    if not with_bias:
+        assert torch.autograd.gradcheck(attend, tensors, fast_mode=True)
+        return
+    # Finite differences of -inf are NaN: what is hidden must have no gradient, the rest be right.
+    attend(*tensors).sum().backward()
+    assert not tensors[3].grad[..., 2].any()
+    finite = [t.detach().requires_grad_() for t in tensors[:3]]
+    hidden = bias.detach()
+    assert torch.autograd.gradcheck(lambda q, k, v: attend(q, k, v, hidden), finite, fast_mode=True)
+    finite.append(torch.zeros_like(bias).requires_grad_())
+    assert torch.autograd.gradcheck(attend, finite, fast_mode=True)
+
+
+def test_attention_is_that_of_pytorch_in_every_dtype() -> None:
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float16, 3e-3)):
+        q, k, v, bias = attended(dtype=dtype)
+        right = torch.nn.functional.scaled_dot_product_attention(
+            *(x.double().transpose(1, 2) for x in (q, k, v)), attn_mask=bias.double()
+        )
+        found = ops.attention(q, k, v, bias=bias.float())
+        assert found.dtype == dtype
+        torch.testing.assert_close(
+            found.double(), right.transpose(1, 2), atol=tolerance, rtol=tolerance
+        )
+
+
+@pytest.mark.parametrize(
+    ("norm", "rope"),
+    [("head", None), ("full", None), (None, "half"), ("head", "interleaved"), ("full", "half")],
+)
+@pytest.mark.parametrize("each_head", [False, True])
+def test_gradients_of_qk_norm_rope(norm: str | None, rope: str | None, each_head: bool) -> None:
+    q, k, q_weight, k_weight, cos, sin = turning(dtype=torch.float64)
+    given: dict[str, Any] = {"q": q, "k": k}
+    if norm is not None:
+        size = 24 if norm == "full" else 8
+        given |= {"q_weight": q_weight[:size], "k_weight": k_weight[:size]}
+    if rope is not None:
+        width = 12 if each_head else 4
+        given |= {"cos": cos[:, :width], "sin": sin[:, :width]}
+    names, tensors = zip(*given.items(), strict=True)
+    tensors = tuple(t.clone().requires_grad_() for t in tensors)
+
+    def turn(*tensors: Any) -> Any:
+        return ops.qk_norm_rope(**dict(zip(names, tensors, strict=True)), norm=norm, rope=rope)
+
+    assert torch.autograd.gradcheck(turn, tensors, fast_mode=True)
 
 
 def test_gradients_of_downscale() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ml_dtypes
@@ -294,3 +294,61 @@ def test_wrong_arguments_are_refused(
 def test_a_device_array_without_a_device_is_refused() -> None:
     with pytest.raises(NoDeviceError, match="attention: this build of fastvid has no CUDA"):
         ops.attention(OnDevice(), OnDevice(), OnDevice())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_onnxruntime_gives_the_same_bits(
+    rng: np.random.Generator, run_node: Callable[..., Any], dtype: str, with_bias: bool
+) -> None:
+    q, k, v = make(rng, dtype, 60, 150, 40)
+    bias = rng.normal(size=(2, 1, 60, 150)).astype(np.float32) if with_bias else None
+    for scale in (0.0, 0.25):
+        result = run_node("Attention", q, k, v, bias, causal=1, scale=scale)
+        expected = ops.attention(q, k, v, bias=bias, causal=True, scale=scale or None)
+        assert result.dtype == q.dtype
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_onnxruntime_reports_errors(run_node: Callable[..., Any]) -> None:
+    with pytest.raises(Exception, match="attention: k must have the batch, heads and dim of q"):
+        run_node("Attention", Q, zeros(2, 5, 3, 9), K)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_cuda_is_near_float64(
+    rng: np.random.Generator, dtype: str, size: tuple[int, int, int], causal: bool, with_bias: bool
+) -> None:
+    torch = pytest.importorskip("torch")
+    q, k, v = make(rng, dtype, *size)
+    bias = None
+    if with_bias:
+        bias = rng.normal(0, 2, (1, 3, *size[:2])).astype(np.float32)
+        bias[:, :, :, 1:3] = -np.inf
+    there = [
+        torch.from_numpy(x.astype(np.float32)).to("cuda", getattr(torch, dtype)) for x in (q, k, v)
+    ]
+    out = torch.full_like(there[0], torch.nan)
+    device_bias = None if bias is None else torch.from_numpy(bias).cuda()
+    ops.attention(*there, bias=device_bias, causal=causal, out=out)
+    right = reference.attention(q, k, v, causal=causal, bias=bias)
+    # Tensor cores take weights rounded to the dtype.
+    tolerance = {"float32": 4e-6, "float16": 2e-3, "bfloat16": PAIR_TOLERANCE}[dtype]
+    error = np.abs(out.double().cpu().numpy() - right).max()
+    assert error <= tolerance * np.abs(v.astype(np.float64)).max()
+
+
+@pytest.mark.cuda
+def test_cuda_takes_packed_projections(rng: np.random.Generator) -> None:
+    torch = pytest.importorskip("torch")
+    for dim, dtype in ((64, "float16"), (128, "bfloat16"), (36, "float32"), (20, "bfloat16")):
+        qkv = torch.randn(2, 100, 3, 5, dim, device="cuda", dtype=getattr(torch, dtype))
+        out = torch.empty_like(qkv[:, :, 0])
+        ops.attention(*qkv.unbind(2), out=out)
+        right = reference.attention(*(x.double().cpu().numpy() for x in qkv.unbind(2)))
+        tolerance = 1e-5 if dtype == "float32" else 4 * PAIR_TOLERANCE
+        assert np.abs(out.double().cpu().numpy() - right).max() <= tolerance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -395,3 +396,61 @@ def test_wrong_tables_are_refused(
     given_arguments = {"frames": 1, "height": 2, "width": 3, "dim": 8, **arguments}
     with pytest.raises(error, match="^rope_table_3d: .*" + re.escape(message)):
         ops.rope_table_3d(**given_arguments)
+
+
+@pytest.mark.parametrize(("norm", "rope"), MODES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_onnxruntime_gives_the_same_bits(
+    rng: np.random.Generator,
+    run_node: Callable[..., Any],
+    dtype: str,
+    norm: str | None,
+    rope: str | None,
+) -> None:
+    arguments = make(rng, dtype, (2, 6, 3, 20), norm, rope)
+    names = ("q", "k", "q_weight", "k_weight", "cos", "sin")
+    results = run_node(
+        "QkNormRope",
+        *(arguments.get(name) for name in names),
+        outputs=2,
+        norm=norm or "none",
+        rope=rope or "none",
+        eps=1e-5,
+    )
+    expected = ops.qk_norm_rope(**arguments, eps=1e-5, out=(None, None))
+    for result, right in zip(results, expected, strict=True):
+        assert result.dtype == right.dtype
+        np.testing.assert_array_equal(result, right)
+
+
+def test_onnxruntime_reports_errors(run_node: Callable[..., Any]) -> None:
+    with pytest.raises(Exception, match="qk_norm_rope: norm must be one of none, head, full, got"):
+        run_node("QkNormRope", zeros(1, 4, 2, 8), zeros(1, 4, 2, 8), outputs=2, norm="layer")
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("norm", "rope"), MODES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", DIMS)
+def test_cuda_is_near_float64(
+    rng: np.random.Generator, dim: int, dtype: str, norm: str | None, rope: str | None
+) -> None:
+    torch = pytest.importorskip("torch")
+    arguments = make(rng, dtype, (2, 37, 3, dim), norm, rope)
+
+    def on_device(value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        kind = torch.float32 if value.dtype == np.float32 else getattr(torch, dtype)
+        return torch.from_numpy(value.astype(np.float32)).to("cuda", kind)
+
+    there = {name: on_device(value) for name, value in arguments.items()}
+    out = tuple(torch.full_like(there[name], torch.nan) for name in ("q", "k"))
+    ops.qk_norm_rope(**there, out=out)
+    packed = torch.stack([there["q"], there["k"]], 2)
+    ops.qk_norm_rope(**{**there, "q": packed[:, :, 0], "k": packed[:, :, 1]})
+    for i, right in enumerate(expected(arguments)):
+        largest = np.abs(right).max()
+        for found in (out[i], packed[:, :, i]):
+            error = np.abs(found.double().cpu().numpy() - right).max()
+            assert error <= TOLERANCE[dtype] * largest

@@ -6,6 +6,7 @@ memory, device and CUDA stream. They work under `torch.compile` and `torch.expor
 """
 
 from fastvid_export.ops._library import onnx_translations
+from fastvid_export.ops.attention import attention, qk_norm_rope
 from fastvid_export.ops.frames import (
     downscale,
     luma_to_rgb,
@@ -17,11 +18,13 @@ from fastvid_export.ops.splatting import softmax_splat
 from fastvid_export.ops.warping import inverse_search, warp, warp_blend
 
 __all__ = [
+    "attention",
     "downscale",
     "inverse_search",
     "luma_to_rgb",
     "onnx_translations",
     "planar_to_rgb",
+    "qk_norm_rope",
     "rgb_to_luma",
     "rgb_to_planar",
     "softmax_splat",
