@@ -29,6 +29,17 @@ def flows(n: int = 2, c: int = 2, h: int = 9, w: int = 14, seed: int = 1, **to: 
     return (whole + 0.2 + 0.6 * torch.rand(n, c, h, w, generator=generator)).to(**to)
 
 
+def clips(b: int = 2, t: int = 5, s: int = 6, h: int = 2, d: int = 8, **to: Any) -> list[Any]:
+    """Views of packed queries, keys and values."""
+    generator = torch.Generator().manual_seed(3)
+    packed = torch.randn(b, t, s, 3, h, d, generator=generator).to(**to)
+    return [packed[..., i, :, :] for i in range(3)]
+
+
+def biases(h: int = 2, t: int = 5, **to: Any) -> Any:
+    return torch.randn(h, t, t, generator=torch.Generator().manual_seed(4)).to(**to)
+
+
 def frames(seed: int = 0) -> Any:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (2, 8, 12, 3), dtype=torch.uint8, generator=generator)
@@ -71,6 +82,7 @@ ARGUMENTS: dict[str, Callable[[], tuple[Any, ...]]] = {
     "softmax_splat": lambda: (images(), flows(), 4 * images(c=1, seed=7), "softmax", False),
     "warp": lambda: (images(), flows(), True),
     "warp_blend": lambda: (images(), images(seed=3), flows(c=4), flows(c=1), images(), False),
+    "temporal_attention": lambda: (*clips(), biases(), 0.3, True),
 }
 WITH_GRADIENTS = {"attention", "downscale", "qk_norm_rope", "softmax_splat", "warp", "warp_blend"}
 NO_DEFINITION = {"inverse_search"}

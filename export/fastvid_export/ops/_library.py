@@ -34,6 +34,7 @@ def define(
     *,
     allocate: Callable[..., Any],
     compute: Callable[..., Any],
+    views: bool = False,
 ) -> Operator:
     """Makes the operator `fastvid::name`.
 
@@ -44,6 +45,8 @@ def define(
             and dtypes only, so that it serves as the operator's fake.
         compute: Takes the results, then the arguments with their tensors detached and contiguous,
             then `stream`: writes the results with the compiled op.
+        views: Whether the compiled op takes tensors of any strides with the last axis adjacent;
+            these are then handed over as they are.
     """
 
     def kernel(*arguments: Any) -> Any:
@@ -54,7 +57,7 @@ def define(
                 return results.contiguous()
             return tuple(result.contiguous() for result in results)
         results = allocate(*arguments)
-        plain = [a.detach().contiguous() if isinstance(a, Tensor) else a for a in arguments]
+        plain = [_plain(a, views) if isinstance(a, Tensor) else a for a in arguments]
         compute(results, *plain, stream=_stream(tensors[0].device))
         return results
 
@@ -65,6 +68,12 @@ def define(
     operator.register_fake(allocate)
     OPERATORS[name], DEFINITIONS[name] = operator, definition
     return operator
+
+
+def _plain(tensor: Tensor, views: bool) -> Tensor:
+    if views and tensor.stride(-1) == 1:
+        return tensor.detach()
+    return tensor.detach().contiguous()
 
 
 def _has_kernel(tensors: list[Tensor]) -> bool:
