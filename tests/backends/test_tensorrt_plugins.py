@@ -23,7 +23,7 @@ from fastvid.errors import BackendUnavailableError, UnsupportedModelError
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "csrc" / "fastvid" / "cuda" / "plugins"
 # As csrc/CMakeLists.txt has it: these need compute capability 8.0, the others 7.5.
-NEWER = {"attention"}
+NEWER = {"attention", "temporal_attention"}
 Case = tuple[list[Any], dict[str, Any], Callable[[], Any]]
 
 
@@ -53,7 +53,14 @@ def cases() -> dict[str, Case]:
     q, k, _, _, cos, sin = inputs
     bias = image(1, 3, 6, 6)
     seen = {"causal": 1, "scale": 0.0}
+    video, per_head = image(2, 5, 6, 3, 16), image(3, 5, 5)
     return {
+        "TemporalAttention": ([video] * 3, seen, lambda: ops.temporal_attention(*[video] * 3)),
+        "TemporalAttentionBias": (
+            [video, video, video, per_head],
+            seen,
+            lambda: ops.temporal_attention(video, video, video, bias=per_head),
+        ),
         "FastvidAttention": ([q, k, k], seen, lambda: ops.attention(q, k, k, causal=True)),
         "FastvidAttentionBias": ([q, k, k, bias], seen, lambda: ops.attention(q, k, k, bias=bias)),
         "RgbToPlanar": ([byte], {}, lambda: ops.rgb_to_planar(byte)),

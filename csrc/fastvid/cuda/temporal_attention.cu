@@ -30,6 +30,18 @@ unsigned blocks_for(int64_t items, int64_t items_per_block) {
   return static_cast<unsigned>((items + items_per_block - 1) / items_per_block);
 }
 
+template <class T, int kKeys>
+__global__ void __launch_bounds__(kTemporalThreads)
+    temporal_attention_plain(const __grid_constant__ TemporalProblem<T> p) {
+  temporal_attention_plain_block<T, kKeys>(p);
+}
+
+template <class T, int kTiles>
+__global__ void __launch_bounds__(kTemporalThreads)
+    temporal_attention_tiled(const __grid_constant__ TemporalProblem<T> p) {
+  temporal_attention_tiled_block<T, kTiles>(p);
+}
+
 template <class T>
 void launch_plain(const TemporalProblem<T>& p, cudaStream_t stream) {
   constexpr int kWarps = kTemporalThreads / 32;

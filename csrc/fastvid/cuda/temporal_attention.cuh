@@ -88,8 +88,7 @@ __device__ void stage(const T* rows, int64_t stride, const TemporalProblem<T>& p
 // A lane holds one query, and kKeys lanes (at most 32) one sequence; 64 keys take two items of 32
 // queries. Keys and values pass through shared memory, which all lanes read at one address.
 template <class T, int kKeys>
-__global__ void __launch_bounds__(kTemporalThreads)
-    temporal_attention_plain(const __grid_constant__ TemporalProblem<T> p) {
+__device__ __forceinline__ void temporal_attention_plain_block(const TemporalProblem<T>& p) {
   constexpr int kLanes = kKeys < 32 ? kKeys : 32, kGroups = kTemporalThreads / kLanes;
   constexpr int kItems = kKeys / kLanes;
   // Tiles start at different banks, so that the groups of a warp do not wait for each other.
@@ -238,8 +237,7 @@ __device__ unsigned word_of(const uint4& four, int i) {
 // and in the second that of the columns: it is chosen so that every thread reads and writes eight
 // neighbours, and no value passes through shared memory.
 template <class T, int kTiles>
-__global__ void __launch_bounds__(kTemporalThreads)
-    temporal_attention_tiled(const __grid_constant__ TemporalProblem<T> p) {
+__device__ __forceinline__ void temporal_attention_tiled_block(const TemporalProblem<T>& p) {
   constexpr int kSteps = kTiles / 2;
   const int lane = threadIdx.x % 32, row = lane / 4, quad = lane % 4;
   const int64_t item = int64_t{blockIdx.x} * (kTemporalThreads / 32) + threadIdx.x / 32;

@@ -115,6 +115,59 @@ def _attention(name: str, optional: tuple[str, ...]) -> Plugin:
     )
 
 
+def temporal_attention() -> list[Plugin]:
+    """Without and with a bias."""
+    return [
+        _temporal_attention("TemporalAttention", ()),
+        _temporal_attention("TemporalAttentionBias", ("bias",)),
+    ]
+
+
+def _temporal_attention(name: str, optional: tuple[str, ...]) -> Plugin:
+    def results(api: Any, trt: Any, given: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
+        return [given[0].like()]
+
+    def kernel(api: Any, given: Sequence[Any], attributes: Mapping[str, Any]) -> Kernel:
+        batch, frames, places, heads, dim = given[0].shape_expr
+        # The kernel for 64 frames does any number of them; smaller ones hold more at once.
+        known = frames.constant_value() if frames.is_constant else 64
+        limit = next((n for n in (16, 32, 64) if known <= n), None)
+        if limit is None:
+            raise UnsupportedModelError(
+                f"tensorrt: temporal_attention must have at most 64 frames, got {known}"
+            )
+        # A warp does two sequences of 16 frames, one of 32 or half of one of 64, or with 16-bit
+        # floats 16 queries of one: launch_plain and launch_tiled of cuda/temporal_attention.cu.
+        sequences = batch * places * heads
+        if "FLOAT" in str(given[0].dtype):
+            blocks = api.cdiv(sequences * limit, 4 * 32)
+        else:
+            blocks = api.cdiv(sequences * api.cdiv(frames, 16), 4)
+        bias = (given[3].shape_expr[0],) if optional else ()
+        return Kernel(
+            f"fastvid_temporal_attention_{'bias_' if optional else ''}{limit}",
+            blocks,
+            (batch, frames, places, heads, dim, *bias),
+            {
+                "fastvid_causal": attributes["causal"],
+                "fastvid_scale": attributes["scale"],
+            },
+            threads=128,
+        )
+
+    return Plugin(
+        name=name,
+        node="TemporalAttention",
+        op="temporal_attention",
+        kernels="temporal_attention",
+        inputs=("q", "k", "v", *optional),
+        all_inputs=("q", "k", "v", "bias"),
+        results=results,
+        kernel=kernel,
+        attributes={"scale": 0.0, "causal": 0},
+    )
+
+
 def _group(dim: int, dtype: str, rope: str) -> int:
     """How many threads share a row, as `norm_rope_launch` in cuda/qk_norm_rope.cuh has it."""
     pack = 4 if "FLOAT" in dtype else 8

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastvid.backends.tensorrt_plugins._attention import attention, qk_norm_rope
+from fastvid.backends.tensorrt_plugins._attention import (
+    attention,
+    qk_norm_rope,
+    temporal_attention,
+)
 from fastvid.backends.tensorrt_plugins._describe import THREADS, Kernel, Plugin
 
 Given = Sequence[Any]
@@ -151,6 +155,7 @@ def _all() -> dict[str, Plugin]:
         _downscale(),
         *qk_norm_rope(),
         *attention(),
+        *temporal_attention(),
     ]
     return {plugin.name: plugin for plugin in plugins}
 
