@@ -36,6 +36,8 @@ F* by_isa(F* baseline, F* avx2, F* avx512) {
 
 // For what must not cost a call: vectors would pass through memory.
 #define FASTVID_INLINE __attribute__((always_inline)) inline
+// The same, after the parameters of a lambda.
+#define FASTVID_INLINE_LAMBDA __attribute__((always_inline))
 
 // FASTVID_BY_ISA(warp_rows) is cpu::{baseline,avx2,avx512}::warp_rows, whichever is in use.
 #ifdef FASTVID_X86

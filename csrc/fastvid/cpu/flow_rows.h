@@ -6,16 +6,28 @@
 namespace fastvid::cpu::FASTVID_ISA {
 namespace {
 
-// Pixels of a row that are worked on at once, so that an upsampled row stays in the first cache.
-constexpr int64_t kTile = 1024;
 constexpr int kMaxScale = 8;
+// Pixels of a row that are worked on at once at most, so that they stay in the first cache.
+constexpr int64_t kMaxStrip = 1024;
 
-// Width of the tiles a row is cut into: the whole row where nothing is upsampled, else equal parts,
-// so that little is computed twice where the last tile overlaps the one before.
-inline int64_t tile_width(int64_t width, int scale) {
-  if (scale == 1 || width <= kTile) return width;
-  const int64_t tiles = (width + kTile - 1) / kTile;
-  return ((width + tiles - 1) / tiles + 15) / 16 * 16;
+// A part of a row.
+struct StripPlace {
+  int64_t y, x, count;
+};
+
+// Cuts the rows [begin, end) into strips of at most `longest` pixels and calls body(place) for each.
+// Strips of a row are about equal and multiples of 16 pixels, so that little is computed twice where
+// the last one overlaps the one before rather than being short.
+template <class Body>
+inline void for_strips(int64_t width, int64_t longest, int64_t begin, int64_t end, Body body) {
+  const int64_t strips = (width + longest - 1) / longest;
+  const int64_t even = ((width + strips - 1) / strips + 15) / 16 * 16;
+  const int64_t count = even < width ? even : width;
+  for (int64_t y = begin; y < end; ++y) {
+    for (int64_t x = 0; x < width; x += count) {
+      body(StripPlace{y, x + count > width ? width - count : x, count});
+    }
+  }
 }
 
 // Where row y of the image lies between the rows of a grid `scale` times coarser: pixel centres are
@@ -48,12 +60,13 @@ inline void stretch(const float* cells, int64_t count, float* out) {
   }
 }
 
-// One tile of a row of one channel, at full resolution.
-class TileRow {
+// A strip of one channel, at full resolution.
+class FlowRow {
  public:
-  // Returns `count` values of row y from column x on. `plane` is (rows, columns) at 1/scale.
-  const float* read(const float* plane, int64_t rows, int64_t columns, int scale, int64_t y,
-                    int64_t x, int64_t count) {
+  // Returns the values at a place. `plane` is (rows, columns) at 1/scale.
+  const float* read(const float* plane, int64_t rows, int64_t columns, int scale,
+                    const StripPlace& place) {
+    const auto [y, x, count] = place;
     if (scale == 1) return plane + y * columns + x;
     const RowPosition at = row_position(y, scale, rows);
     const float *above = plane + at.above * columns, *below = plane + at.below * columns;
@@ -78,8 +91,8 @@ class TileRow {
   }
 
  private:
-  alignas(64) float cells_[kTile / 2 + 4];
-  alignas(64) float pixels_[kTile + 2 * kMaxScale];
+  alignas(64) float cells_[kMaxStrip / 2 + 4];
+  alignas(64) float pixels_[kMaxStrip + 2 * kMaxScale];
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Eight pixels at a time: as lanes_avx512.h with windows of 16 columns by 2 or 3 rows.
+// Eight pixels at a time.
 #pragma once
 
 #include <immintrin.h>
@@ -13,8 +13,6 @@ namespace {
 struct Avx2 {
   using F = __m256;
   static constexpr int kLanes = 8;
-  static constexpr int kWindow = 16;
-  static bool fits(int64_t height, int64_t width) { return height >= 2 && width >= kWindow; }
 
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static F load(const Half* p) {
@@ -23,6 +21,10 @@ struct Avx2 {
   static F load(const BFloat16* p) {
     const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
+  static F load(const uint8_t* p) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
   }
   static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
   static void store(Half* p, F v) {
@@ -40,13 +42,22 @@ struct Avx2 {
         _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
   }
+  // Rounds values in [0, 255] half to even.
+  static void store(uint8_t* p, F v) {
+    const __m256i n = _mm256_cvtps_epi32(v);
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+  }
   static void stream(float* p, F v) { _mm256_stream_ps(p, v); }
   static void fence() { _mm_sfence(); }
   static F splat(float v) { return _mm256_set1_ps(v); }
   static F iota() { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }
   static F min(F a, F b) { return _mm256_min_ps(a, b); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
-  static F nan_to_zero(F v) { return _mm256_and_ps(v, _mm256_cmp_ps(v, v, _CMP_ORD_Q)); }
+  // at + by, or at where by is NaN.
+  static F displace(F at, F by) {
+    return at + _mm256_and_ps(by, _mm256_cmp_ps(by, by, _CMP_ORD_Q));
+  }
   static F power_of_two(F t) {
     const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(0x3f800000)));
@@ -65,70 +76,62 @@ struct Avx2 {
     __builtin_memcpy(p + 12, both + 16, 12);
   }
 
-  enum Kind { kOneRow, kTwoRows, kScattered };
-  struct Plan {
-    F wx, wy;
-    __m256i left, right;      // columns inside the window
-    F left_high, right_high;  // lanes whose column is in the upper half of the window
-    __m256i index;
-    F lower;  // kTwoRows: lanes of the second row
-    int64_t base;
-    Kind kind;
-  };
-
-  static Plan plan(F x, F y, int64_t height, int64_t width) {
-    const int w = static_cast<int>(width), h = static_cast<int>(height);
-    Plan p;
-    const __m256i x0 = _mm256_min_epi32(_mm256_cvttps_epi32(x), _mm256_set1_epi32(w - 2));
-    const __m256i y0 = _mm256_min_epi32(_mm256_cvttps_epi32(y), _mm256_set1_epi32(h - 2));
-    p.wx = x - _mm256_cvtepi32_ps(x0);
-    p.wy = y - _mm256_cvtepi32_ps(y0);
-    int column = _mm256_cvtsi256_si32(x0) - 3;
-    column = column < 0 ? 0 : column;
-    column = column > w - kWindow ? w - kWindow : column;
-    p.left = _mm256_sub_epi32(x0, _mm256_set1_epi32(column));
-    p.right = _mm256_add_epi32(p.left, _mm256_set1_epi32(1));
-    const __m256i seven = _mm256_set1_epi32(7);
-    p.left_high = _mm256_castsi256_ps(_mm256_cmpgt_epi32(p.left, seven));
-    p.right_high = _mm256_castsi256_ps(_mm256_cmpgt_epi32(p.right, seven));
-    p.index = _mm256_add_epi32(_mm256_mullo_epi32(y0, _mm256_set1_epi32(w)), x0);
-    p.lower = _mm256_setzero_ps();
-    p.base = 0;
-    p.kind = kScattered;
-    const __m256i over = _mm256_sub_epi32(_mm256_set1_epi32(kWindow - 2), p.left);
-    if (lanes(_mm256_or_si256(p.left, over)) == 0) choose_rows(p, y0, column, width);
-    return p;
+  // The first n lanes; the others are 0.
+  static F load_first(const float* p, int64_t n) {
+    return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(splat(static_cast<int32_t>(n)), lane_numbers()));
+  }
+  template <class T>
+  static F load_first(const T* p, int64_t n) {
+    T all[kLanes] = {};
+    for (int64_t i = 0; i < n; ++i) all[i] = p[i];
+    return load(all);
+  }
+  template <class T>
+  static void store_first(T* p, F v, int64_t n) {
+    T all[kLanes];
+    store(all, v);
+    for (int64_t i = 0; i < n; ++i) p[i] = all[i];
   }
 
-  template <int C>
-  static void sample(const float* s, int64_t plane, const Plan& p, int64_t width, F* out) {
-    switch (p.kind) {
-      case kOneRow:
-        for (int c = 0; c < C; ++c, s += plane) {
-          const float* q = s + p.base;
-          out[c] = lerp(across(q, p), across(q + width, p), p.wy);
-        }
-        return;
-      case kTwoRows:
-        for (int c = 0; c < C; ++c, s += plane) {
-          const float* q = s + p.base;
-          const F a = across(q, p), b = across(q + width, p), d = across(q + 2 * width, p);
-          out[c] = lerp(_mm256_blendv_ps(a, b, p.lower), _mm256_blendv_ps(b, d, p.lower), p.wy);
-        }
-        return;
-      default:
-        for (int c = 0; c < C; ++c, s += plane) {
-          out[c] = lerp(gather(s, p), gather(s + width, p), p.wy);
-        }
-    }
+  using I = __m256i;
+  static void store(int32_t* p, I v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+  static I load(const int32_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
-
-  static void prefetch_source(const float* s, int64_t plane, int channels, const Plan& p,
-                              int64_t width) {
-    if (p.kind == kScattered) return;
-    for (int c = 0; c < channels; ++c, s += plane) {
-      __builtin_prefetch(s + p.base + 3 * width + 8);
+  static I splat(int32_t v) { return _mm256_set1_epi32(v); }
+  static I truncate(F v) { return _mm256_cvttps_epi32(v); }
+  static F to_float(I v) { return _mm256_cvtepi32_ps(v); }
+  static I min(I a, I b) { return _mm256_min_epi32(a, b); }
+  static I max(I a, I b) { return _mm256_max_epi32(a, b); }
+  static I add(I a, I b) { return _mm256_add_epi32(a, b); }
+  static I sub(I a, I b) { return _mm256_sub_epi32(a, b); }
+  static I mul(I a, I b) { return _mm256_mullo_epi32(a, b); }
+  // The first and the last lane, in every lane.
+  static I from_first(I v) { return _mm256_broadcastd_epi32(_mm256_castsi256_si128(v)); }
+  static I from_last(I v) { return _mm256_permutevar8x32_epi32(v, splat(7)); }
+  static int32_t first(I v) { return _mm256_cvtsi256_si32(v); }
+  // The lanes, unsigned, above `limit`, as bits.
+  static uint16_t above(I v, int32_t limit) {
+    // Negative numbers are above as well, and their sign says so.
+    const I is_above = _mm256_or_si256(v, _mm256_cmpgt_epi32(v, splat(limit)));
+    return static_cast<uint16_t>(_mm256_movemask_ps(_mm256_castsi256_ps(is_above)));
+  }
+  // Bit i: v[i] of 64 is not 0.
+  static uint64_t not_zero(const uint16_t* v) {
+    uint64_t bits = 0;
+    for (int i = 0; i < 64; i += 32) {
+      const auto zero = [v, i](int at) {
+        const I words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(v + i + at));
+        return _mm256_cmpeq_epi16(words, _mm256_setzero_si256());
+      };
+      const I bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(zero(0), zero(16)), 0xd8);
+      bits |= uint64_t{~static_cast<uint32_t>(_mm256_movemask_epi8(bytes))} << i;
     }
+    return bits;
+  }
+  // b in the lanes of v above `limit`, else a.
+  static F select_above(I v, int32_t limit, F a, F b) {
+    return _mm256_blendv_ps(a, b, _mm256_castsi256_ps(_mm256_cmpgt_epi32(v, splat(limit))));
   }
   static bool all_inside(F x, F y, float right, float bottom) {
     const __m256 zero = _mm256_setzero_ps();
@@ -138,52 +141,10 @@ struct Avx2 {
                                      _mm256_cmp_ps(y, _mm256_set1_ps(bottom), _CMP_LE_OQ));
     return _mm256_movemask_ps(_mm256_and_ps(column, row)) == 0xff;
   }
+  static F lerp(F a, F b, F w) { return a + w * (b - a); }
 
  private:
-  static F lerp(F a, F b, F w) { return a + w * (b - a); }
-  static int lanes(__m256i mask) { return _mm256_movemask_ps(_mm256_castsi256_ps(mask)); }
-
-  static F across(const float* q, const Plan& p) {
-    const F low = _mm256_loadu_ps(q), high = _mm256_loadu_ps(q + 8);
-    const F a = _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, p.left),
-                                 _mm256_permutevar8x32_ps(high, p.left), p.left_high);
-    const F b = _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, p.right),
-                                 _mm256_permutevar8x32_ps(high, p.right), p.right_high);
-    return lerp(a, b, p.wx);
-  }
-
-  static void choose_rows(Plan& p, __m256i y0, int column, int64_t width) {
-    const int first = _mm256_cvtsi256_si32(y0);
-    const auto equal = [&](int row) { return _mm256_cmpeq_epi32(y0, _mm256_set1_epi32(row)); };
-    const __m256i same = equal(first), below = equal(first + 1);
-    int row = first;
-    if (lanes(same) == 0xff) {
-      p.kind = kOneRow;
-    } else if (lanes(_mm256_or_si256(same, below)) == 0xff) {
-      p.kind = kTwoRows;
-      p.lower = _mm256_castsi256_ps(below);
-    } else if (lanes(_mm256_or_si256(same, equal(first - 1))) == 0xff) {
-      p.kind = kTwoRows;
-      p.lower = _mm256_castsi256_ps(same);
-      row = first - 1;
-    } else {
-      return;
-    }
-    p.base = row * width + column;
-  }
-
-  // Left and right neighbour in one 64-bit element: half the gathers.
-  static F gather(const float* s, const Plan& p) {
-    const auto* pairs = reinterpret_cast<const double*>(s);
-    const F low = _mm256_castpd_ps(_mm256_i32gather_pd(pairs, _mm256_castsi256_si128(p.index), 4));
-    const F high =
-        _mm256_castpd_ps(_mm256_i32gather_pd(pairs, _mm256_extracti128_si256(p.index, 1), 4));
-    const auto ordered = [](F v) {
-      return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xd8));
-    };
-    return lerp(ordered(_mm256_shuffle_ps(low, high, 0x88)),
-                ordered(_mm256_shuffle_ps(low, high, 0xdd)), p.wx);
-  }
+  static I lane_numbers() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
 };
 
 }  // namespace

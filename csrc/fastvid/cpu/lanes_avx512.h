@@ -1,6 +1,4 @@
-// Sixteen pixels at a time. Neighbouring pixels mostly come from neighbouring places, so the source
-// is read as a window of 32 columns by 2 to 4 rows into registers and picked apart by a permute;
-// only blocks that do not fit a window gather.
+// Sixteen pixels at a time.
 #pragma once
 
 #include <immintrin.h>
@@ -15,8 +13,6 @@ namespace {
 struct Avx512 {
   using F = __m512;
   static constexpr int kLanes = 16;
-  static constexpr int kWindow = 32;
-  static bool fits(int64_t height, int64_t width) { return height >= 4 && width >= kWindow; }
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static F load(const Half* p) {
@@ -25,6 +21,10 @@ struct Avx512 {
   static F load(const BFloat16* p) {
     const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+  static F load(const uint8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
   }
   static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
   static void store(Half* p, F v) {
@@ -41,13 +41,20 @@ struct Avx512 {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                         _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
   }
+  // Rounds values in [0, 255] half to even.
+  static void store(uint8_t* p, F v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(v)));
+  }
   static void stream(float* p, F v) { _mm512_stream_ps(p, v); }
   static void fence() { _mm_sfence(); }
   static F splat(float v) { return _mm512_set1_ps(v); }
   static F iota() { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
   static F min(F a, F b) { return _mm512_min_ps(a, b); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
-  static F nan_to_zero(F v) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, v, _CMP_ORD_Q), v); }
+  // at + by, or at where by is NaN.
+  static F displace(F at, F by) {
+    return _mm512_mask_add_ps(at, _mm512_cmp_ps_mask(by, by, _CMP_ORD_Q), at, by);
+  }
   static F power_of_two(F t) {
     const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(t), 23);
     return _mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(0x3f800000)));
@@ -68,70 +75,62 @@ struct Avx512 {
     _mm512_mask_storeu_epi8(p, 0xffffffffffffull, _mm512_permutexvar_epi8(order, planes));
   }
 
-  enum Kind { kOneRow, kTwoRows, kThreeRows, kScattered };
-  struct Plan {
-    F wx, wy;
-    __m512i left, right;  // columns inside the window
-    __m512i index;        // kScattered: element of the plane; kThreeRows: row inside the window
-    int64_t base;         // element where the window starts
-    __mmask16 lower;      // kTwoRows: lanes of the second row
-    Kind kind;
-  };
-
-  static Plan plan(F x, F y, int64_t height, int64_t width) {
-    const int w = static_cast<int>(width), h = static_cast<int>(height);
-    Plan p;
-    const __m512i x0 = _mm512_min_epi32(_mm512_cvttps_epi32(x), _mm512_set1_epi32(w - 2));
-    const __m512i y0 = _mm512_min_epi32(_mm512_cvttps_epi32(y), _mm512_set1_epi32(h - 2));
-    p.wx = x - _mm512_cvtepi32_ps(x0);
-    p.wy = y - _mm512_cvtepi32_ps(y0);
-    int column = _mm_cvtsi128_si32(_mm512_castsi512_si128(x0)) - 8;
-    column = column < 0 ? 0 : column;
-    column = column > w - kWindow ? w - kWindow : column;
-    p.left = _mm512_sub_epi32(x0, _mm512_set1_epi32(column));
-    p.right = _mm512_add_epi32(p.left, _mm512_set1_epi32(1));
-    p.index = _mm512_add_epi32(_mm512_mullo_epi32(y0, _mm512_set1_epi32(w)), x0);
-    p.lower = 0;
-    p.base = 0;
-    p.kind = kScattered;
-    if (_mm512_cmplt_epu32_mask(p.left, _mm512_set1_epi32(kWindow - 1)) == 0xffff) {
-      choose_rows(p, y0, column, h, width);
-    }
-    return p;
+  // The first n lanes; the others are 0.
+  static F load_first(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+  static F load_first(const Half* p, int64_t n) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p));
   }
-
-  template <int C>
-  static void sample(const float* s, int64_t plane, const Plan& p, int64_t width, F* out) {
-    switch (p.kind) {
-      case kOneRow:
-        for (int c = 0; c < C; ++c, s += plane) {
-          const float* q = s + p.base;
-          out[c] = lerp(across(q, p), across(q + width, p), p.wy);
-        }
-        return;
-      case kTwoRows:
-        for (int c = 0; c < C; ++c, s += plane) {
-          const float* q = s + p.base;
-          const F a = across(q, p), b = across(q + width, p), d = across(q + 2 * width, p);
-          out[c] = lerp(_mm512_mask_mov_ps(a, p.lower, b), _mm512_mask_mov_ps(b, p.lower, d), p.wy);
-        }
-        return;
-      case kThreeRows:
-        sample_three_rows<C>(s, plane, p, width, out);
-        return;
-      default:
-        for (int c = 0; c < C; ++c, s += plane) {
-          out[c] = lerp(gather(s, p), gather(s + width, p), p.wy);
-        }
+  static F load_first(const BFloat16* p, int64_t n) {
+    const __m256i bits = _mm256_maskz_loadu_epi16(first_lanes(n), p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+  static F load_first(const uint8_t* p, int64_t n) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first_lanes(n), p)));
+  }
+  template <class T>
+  static void store_first(T* p, F v, int64_t n) {
+    T all[kLanes];
+    store(all, v);
+    if constexpr (sizeof(T) == 4) {
+      _mm512_mask_storeu_ps(p, first_lanes(n), v);
+    } else if constexpr (sizeof(T) == 2) {
+      _mm256_mask_storeu_epi16(p, first_lanes(n),
+                               _mm256_loadu_si256(reinterpret_cast<const __m256i*>(all)));
+    } else {
+      _mm_mask_storeu_epi8(p, first_lanes(n), _mm_loadu_si128(reinterpret_cast<const __m128i*>(all)));
     }
   }
 
-  static void prefetch_source(const float* s, int64_t plane, int channels, const Plan& p,
-                              int64_t width) {
-    if (p.kind == kScattered) return;
-    for (int c = 0; c < channels; ++c, s += plane) {
-      __builtin_prefetch(s + p.base + 3 * width + 16);
-    }
+  using I = __m512i;
+  static void store(int32_t* p, I v) { _mm512_storeu_si512(p, v); }
+  static I load(const int32_t* p) { return _mm512_loadu_si512(p); }
+  static I splat(int32_t v) { return _mm512_set1_epi32(v); }
+  static I truncate(F v) { return _mm512_cvttps_epi32(v); }
+  static F to_float(I v) { return _mm512_cvtepi32_ps(v); }
+  static I min(I a, I b) { return _mm512_min_epi32(a, b); }
+  static I max(I a, I b) { return _mm512_max_epi32(a, b); }
+  static I add(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I sub(I a, I b) { return _mm512_sub_epi32(a, b); }
+  static I mul(I a, I b) { return _mm512_mullo_epi32(a, b); }
+  // The first and the last lane, in every lane.
+  static I from_first(I v) { return _mm512_broadcastd_epi32(_mm512_castsi512_si128(v)); }
+  static I from_last(I v) { return _mm512_permutexvar_epi32(_mm512_set1_epi32(15), v); }
+  static int32_t first(I v) { return _mm_cvtsi128_si32(_mm512_castsi512_si128(v)); }
+  // The lanes, unsigned, above `limit`, as bits.
+  static uint16_t above(I v, int32_t limit) {
+    return _mm512_cmpgt_epu32_mask(v, _mm512_set1_epi32(limit));
+  }
+  // Bit i: v[i] of 64 is not 0.
+  static uint64_t not_zero(const uint16_t* v) {
+    const auto bits = [](const uint16_t* p) {
+      const I words = _mm512_loadu_si512(p);
+      return uint64_t{_mm512_test_epi16_mask(words, words)};
+    };
+    return bits(v) | bits(v + 32) << 32;
+  }
+  // b in the lanes of v above `limit`, else a.
+  static F select_above(I v, int32_t limit, F a, F b) {
+    return _mm512_mask_mov_ps(a, _mm512_cmpgt_epi32_mask(v, _mm512_set1_epi32(limit)), b);
   }
   static bool all_inside(F x, F y, float right, float bottom) {
     const __m512 zero = _mm512_setzero_ps();
@@ -140,67 +139,10 @@ struct Avx512 {
     m = _mm512_mask_cmp_ps_mask(m, y, zero, _CMP_GE_OQ);
     return _mm512_mask_cmp_ps_mask(m, y, _mm512_set1_ps(bottom), _CMP_LE_OQ) == 0xffff;
   }
-
- private:
   static F lerp(F a, F b, F w) { return a + w * (b - a); }
 
-  // One row of the window, interpolated across.
-  static F across(const float* q, const Plan& p) {
-    const F low = _mm512_loadu_ps(q), high = _mm512_loadu_ps(q + 16);
-    return lerp(_mm512_permutex2var_ps(low, p.left, high),
-                _mm512_permutex2var_ps(low, p.right, high), p.wx);
-  }
-
-  static void choose_rows(Plan& p, __m512i y0, int column, int height, int64_t width) {
-    const int first = _mm_cvtsi128_si32(_mm512_castsi512_si128(y0));
-    const auto equal = [&](int row) { return _mm512_cmpeq_epi32_mask(y0, _mm512_set1_epi32(row)); };
-    const __mmask16 same = equal(first), below = equal(first + 1);
-    int row = first;
-    if (same == 0xffff) {
-      p.kind = kOneRow;
-    } else if (static_cast<__mmask16>(same | below) == 0xffff) {
-      p.kind = kTwoRows;
-      p.lower = below;
-    } else if (static_cast<__mmask16>(same | equal(first - 1)) == 0xffff) {
-      p.kind = kTwoRows;
-      p.lower = same;
-      row = first - 1;
-    } else {
-      row = _mm512_reduce_min_epi32(y0);
-      row = row > height - 4 ? height - 4 : row;
-      const __m512i inside = _mm512_sub_epi32(y0, _mm512_set1_epi32(row));
-      if (_mm512_cmplt_epu32_mask(inside, _mm512_set1_epi32(3)) != 0xffff) return;
-      p.kind = kThreeRows;
-      p.index = inside;
-    }
-    p.base = row * width + column;
-  }
-
-  template <int C>
-  static void sample_three_rows(const float* s, int64_t plane, const Plan& p, int64_t width,
-                                F* out) {
-    const __mmask16 second = _mm512_cmpgt_epi32_mask(p.index, _mm512_setzero_si512());
-    const __mmask16 third = _mm512_cmpgt_epi32_mask(p.index, _mm512_set1_epi32(1));
-    for (int c = 0; c < C; ++c, s += plane) {
-      F r[4];
-      for (int k = 0; k < 4; ++k) r[k] = across(s + p.base + k * width, p);
-      const F top = _mm512_mask_mov_ps(_mm512_mask_mov_ps(r[0], second, r[1]), third, r[2]);
-      const F bottom = _mm512_mask_mov_ps(_mm512_mask_mov_ps(r[1], second, r[2]), third, r[3]);
-      out[c] = lerp(top, bottom, p.wy);
-    }
-  }
-
-  // Left and right neighbour in one 64-bit element: half the gathers.
-  static F gather(const float* s, const Plan& p) {
-    const __m512i even =
-        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-    const F low = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_castsi512_si256(p.index), s, 4));
-    const F high =
-        _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_extracti64x4_epi64(p.index, 1), s, 4));
-    return lerp(_mm512_permutex2var_ps(low, even, high), _mm512_permutex2var_ps(low, odd, high),
-                p.wx);
-  }
+ private:
+  static __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>(_bzhi_u32(0xffff, n)); }
 };
 
 }  // namespace

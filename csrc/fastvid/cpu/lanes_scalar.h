@@ -12,14 +12,18 @@ namespace {
 struct Scalar {
   using F = float;
   static constexpr int kLanes = 1;
-  static bool fits(int64_t, int64_t) { return true; }
 
   static F load(const float* p) { return *p; }
   static F load(const Half* p) { return half_to_float(*p); }
   static F load(const BFloat16* p) { return bfloat16_to_float(*p); }
+  static F load(const uint8_t* p) { return static_cast<float>(*p); }
   static void store(float* p, F v) { *p = v; }
   static void store(Half* p, F v) { *p = float_to_half(v); }
   static void store(BFloat16* p, F v) { *p = float_to_bfloat16(v); }
+  // Rounds values in [0, 255] half to even.
+  static void store(uint8_t* p, F v) {
+    *p = static_cast<uint8_t>(__builtin_bit_cast(uint32_t, v + 12582912.0f));
+  }
   static void stream(float* p, F v) { *p = v; }
   static void fence() {}
   static F splat(float v) { return v; }
@@ -28,7 +32,8 @@ struct Scalar {
   // As minps and maxps: the second operand where either is NaN.
   static F min(F a, F b) { return a < b ? a : b; }
   static F max(F a, F b) { return a > b ? a : b; }
-  static F nan_to_zero(F v) { return v == v ? v : 0.0f; }
+  // at + by, or at where by is NaN.
+  static F displace(F at, F by) { return at + (by == by ? by : 0.0f); }
   // 2^n for t = 1.5 * 2^23 + n, n in [-126, 127].
   static F power_of_two(F t) {
     uint32_t bits;
@@ -47,35 +52,33 @@ struct Scalar {
     }
   }
 
-  // Where to read the four neighbours of a point inside the image, and their weights.
-  struct Plan {
-    int64_t top;
-    int64_t right, down;
-    F wx, wy;
-  };
-  // x must be in [0, width - 1] and y in [0, height - 1].
-  static Plan plan(F x, F y, int64_t height, int64_t width) {
-    int64_t x0 = static_cast<int64_t>(x), y0 = static_cast<int64_t>(y);
-    x0 = x0 > width - 2 ? width - 2 : x0;
-    y0 = y0 > height - 2 ? height - 2 : y0;
-    x0 = x0 < 0 ? 0 : x0;
-    y0 = y0 < 0 ? 0 : y0;
-    return {y0 * width + x0, width > 1 ? 1 : 0, height > 1 ? width : 0, x - static_cast<float>(x0),
-            y - static_cast<float>(y0)};
+  template <class T>
+  static F load_first(const T* p, int64_t) {
+    return load(p);
   }
-  template <int C>
-  static void sample(const float* s, int64_t plane, const Plan& p, int64_t, F* out) {
-    for (int c = 0; c < C; ++c, s += plane) {
-      const float* q = s + p.top;
-      const F top = q[0] + p.wx * (q[p.right] - q[0]);
-      const F bottom = q[p.down] + p.wx * (q[p.down + p.right] - q[p.down]);
-      out[c] = top + p.wy * (bottom - top);
-    }
+  template <class T>
+  static void store_first(T* p, F v, int64_t) {
+    store(p, v);
   }
-  static void prefetch_source(const float*, int64_t, int, const Plan&, int64_t) {}
+
+  using I = int32_t;
+  static void store(int32_t* p, I v) { *p = v; }
+  static I load(const int32_t* p) { return *p; }
+  static I splat(int32_t v) { return v; }
+  static I truncate(F v) { return static_cast<int32_t>(v); }
+  static F to_float(I v) { return static_cast<float>(v); }
+  static I min(I a, I b) { return a < b ? a : b; }
+  static I max(I a, I b) { return a > b ? a : b; }
+  // Bit i: v[i] of 64 is not 0.
+  static uint64_t not_zero(const uint16_t* v) {
+    uint64_t bits = 0;
+    for (int i = 0; i < 64; ++i) bits |= uint64_t{v[i] != 0} << i;
+    return bits;
+  }
   static bool all_inside(F x, F y, float right, float bottom) {
     return x >= 0.0f && x <= right && y >= 0.0f && y <= bottom;
   }
+  static F lerp(F a, F b, F w) { return a + w * (b - a); }
 };
 
 }  // namespace

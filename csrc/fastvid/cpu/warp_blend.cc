@@ -2,96 +2,117 @@
 
 #include "fastvid/cpu/exponential.h"
 #include "fastvid/cpu/flow_rows.h"
-#include "fastvid/cpu/warp_point.h"
+#include "fastvid/cpu/warp_sample.h"
 
 namespace fastvid::cpu::FASTVID_ISA {
 namespace {
 
-// One tile of the rows that decide where and how a row is blended.
-struct Rows {
-  const float* flow[4];
+// What a strip is blended from and to; rows start at its first pixel.
+template <class T>
+struct Blend {
   const float* mask;
+  const T* residual;  // or null
+  T* planes;          // or null
+  uint8_t* rgb;
+  int64_t plane, ahead;
+  bool stream;
 };
 
-template <class S>
-FASTVID_INLINE typename S::Plan plan_image(const WarpBlend& b, const float* image, typename S::F x,
-                                           typename S::F y) {
-  const auto plan = S::plan(to_edge<S>(x, b.width), to_edge<S>(y, b.height), b.height, b.width);
-  if (b.large) S::prefetch_source(image, b.height * b.width, 3, plan, b.width);
-  return plan;
-}
-
-// kLanes pixels at column x of row y; i is the same place in the tile.
-template <class S>
-FASTVID_INLINE void blend_block(const WarpBlend& b, const Rows& rows, int64_t y, int64_t x,
-                                int64_t i) {
+// Writes kLanes pixels at column i.
+template <class S, class T>
+FASTVID_INLINE void blend_block(const Blend<T>& to, int64_t i, const float (&first)[3][S::kLanes],
+                                const typename S::F* second) {
   using F = typename S::F;
-  const int64_t plane = b.height * b.width, offset = y * b.width + x;
-  const F column = S::splat(static_cast<float>(x)) + S::iota();
-  const F row = S::splat(static_cast<float>(y));
-  // Both plans first: the branch on the first then hides the making of the second.
-  const auto plan0 = plan_image<S>(b, b.image0, displaced<S>(column, rows.flow[0] + i),
-                                   displaced<S>(row, rows.flow[1] + i));
-  const auto plan1 = plan_image<S>(b, b.image1, displaced<S>(column, rows.flow[2] + i),
-                                   displaced<S>(row, rows.flow[3] + i));
-  const F weight = 1.0f / (exponential<S>(-S::load(rows.mask + i)) + 1.0f);
-  F first[3], second[3];
-  S::template sample<3>(b.image0, plane, plan0, b.width, first);
-  S::template sample<3>(b.image1, plane, plan1, b.width, second);
+  const F weight = 1.0f / (exponential<S>(-S::load(to.mask + i)) + 1.0f);
+  __builtin_prefetch(to.mask + i + to.ahead);
+  F out[3];
   for (int c = 0; c < 3; ++c) {
-    F value = second[c] + weight * (first[c] - second[c]);
-    if (b.residual != nullptr) value = value + S::load(b.residual + c * plane + offset);
-    first[c] = S::min(S::max(value, S::splat(0.0f)), S::splat(1.0f));
+    F value = second[c] + weight * (S::load(first[c]) - second[c]);
+    if (to.residual != nullptr) {
+      const T* residual = to.residual + c * to.plane + i;
+      __builtin_prefetch(residual + to.ahead);
+      value = value + S::load(residual);
+    }
+    out[c] = S::min(S::max(value, S::splat(0.0f)), S::splat(1.0f));
   }
-  if (b.rgb != nullptr) {
-    S::store_rgb(b.rgb + 3 * offset, first);
-  } else if (b.stream) {
-    for (int c = 0; c < 3; ++c) S::stream(b.planes + c * plane + offset, first[c]);
-  } else {
-    for (int c = 0; c < 3; ++c) S::store(b.planes + c * plane + offset, first[c]);
+  if (to.planes == nullptr) {
+    S::store_rgb(to.rgb + 3 * i, out);
+    return;
   }
+  T* target = to.planes + i;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (to.stream) {
+      for (int c = 0; c < 3; ++c) S::stream(target + c * to.plane, out[c]);
+      return;
+    }
+  }
+  for (int c = 0; c < 3; ++c) S::store(target + c * to.plane, out[c]);
 }
 
-inline void fetch_next_row(const WarpBlend& b, const Rows& rows, int64_t offset, int64_t i) {
-  if (b.scale == 1) {
-    for (const float* flow : rows.flow) __builtin_prefetch(flow + i + b.width);
-    __builtin_prefetch(rows.mask + i + b.width);
-  }
-  if (b.residual != nullptr) {
-    const int64_t plane = b.height * b.width;
-    for (int c = 0; c < 3; ++c) __builtin_prefetch(b.residual + c * plane + offset + b.width);
-  }
+// Samples the first image of a strip, then the second, blending as it goes.
+template <class S, class T>
+void blend_strip(const Strip<S>& strip0, const Strip<S>& strip1, const Planes<T>& image0,
+                 const Planes<T>& image1, const Blend<T>& to) {
+  alignas(64) float first[kMaxBlocks][3][S::kLanes];
+  sample_strip<S, T, 3>(strip0, image0,
+                        [&](int b, const typename S::F* values) FASTVID_INLINE_LAMBDA {
+                          for (int c = 0; c < 3; ++c) S::store(first[b][c], values[c]);
+                        });
+  sample_strip<S, T, 3>(strip1, image1,
+                        [&](int b, const typename S::F* values) FASTVID_INLINE_LAMBDA {
+                          blend_block<S, T>(to, strip1.offset(b), first[b], values);
+                        });
+}
+
+template <class S, class T>
+void rows_of(const WarpBlend& b, int64_t begin, int64_t end) {
+  FlowRow rows[5];
+  Strip<S> strip0, strip1;
+  const int64_t plane = b.height * b.width, cells = b.flow_height * b.flow_width;
+  const int64_t ahead = b.scale == 1 ? b.width : 0;
+  const Planes<T> image0{static_cast<const T*>(b.image0), plane, b.height, b.width};
+  const Planes<T> image1{static_cast<const T*>(b.image1), plane, b.height, b.width};
+  for_strips(b.width, kMaxBlocks * S::kLanes, begin, end, [&](const StripPlace& at) {
+    const float* row[5];
+    for (int i = 0; i < 5; ++i) {
+      const float* from = i < 4 ? b.flow + i * cells : b.mask;
+      row[i] = rows[i].read(from, b.flow_height, b.flow_width, b.scale, at);
+    }
+    const Geometry g{b.height, b.width, at.y, at.x, at.count, ahead};
+    plan_strip<S, false>(strip0, g, row[0], row[1]);
+    plan_strip<S, false>(strip1, g, row[2], row[3]);
+    const int64_t start = at.y * b.width + at.x;
+    Blend<T> to{row[4], nullptr, nullptr, nullptr, plane, ahead, b.stream};
+    if (b.residual != nullptr) to.residual = static_cast<const T*>(b.residual) + start;
+    if (b.rgb != nullptr) {
+      to.rgb = b.rgb + 3 * start;
+    } else {
+      to.planes = static_cast<T*>(b.planes) + start;
+    }
+    blend_strip<S, T>(strip0, strip1, image0, image1, to);
+  });
+  S::fence();
 }
 
 template <class S>
 void rows_of(const WarpBlend& b, int64_t begin, int64_t end) {
-  TileRow flow[4], mask;
-  const int64_t tile = tile_width(b.width, b.scale);
-  const int64_t plane = b.flow_height * b.flow_width;
-  const auto read = [&](TileRow& to, const float* from, int64_t y, int64_t x) {
-    return to.read(from, b.flow_height, b.flow_width, b.scale, y, x, tile);
-  };
-  for (int64_t y = begin; y < end; ++y) {
-    for (int64_t start = 0; start < b.width; start += tile) {
-      const int64_t x = start + tile > b.width ? b.width - tile : start;
-      Rows rows;
-      for (int c = 0; c < 4; ++c) rows.flow[c] = read(flow[c], b.flow + c * plane, y, x);
-      rows.mask = read(mask, b.mask, y, x);
-      for (int64_t block = 0; block < tile; block += S::kLanes) {
-        const int64_t i = block + S::kLanes > tile ? tile - S::kLanes : block;
-        if (b.large) fetch_next_row(b, rows, y * b.width + x + i, i);
-        blend_block<S>(b, rows, y, x + i, i);
-      }
-    }
+  switch (b.dtype) {
+    case DType::kFloat16:
+      rows_of<S, Half>(b, begin, end);
+      break;
+    case DType::kBFloat16:
+      rows_of<S, BFloat16>(b, begin, end);
+      break;
+    default:
+      rows_of<S, float>(b, begin, end);
   }
-  if (b.stream) S::fence();
 }
 
 }  // namespace
 
 void warp_blend_rows(const WarpBlend& blend, int64_t begin, int64_t end) {
-  if (Lanes::fits(blend.height, blend.width)) {
-    rows_of<Lanes>(blend, begin, end);
+  if (window_fits(blend.height, blend.width)) {
+    rows_of<Window>(blend, begin, end);
   } else {
     rows_of<Scalar>(blend, begin, end);
   }

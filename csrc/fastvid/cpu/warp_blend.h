@@ -4,22 +4,23 @@
 #include <cstdint>
 
 #include "fastvid/core/isa.h"
+#include "fastvid/core/tensor.h"
 
 namespace fastvid::cpu {
 
 // One pair of images of a batch. Exactly one of `planes` and `rgb` is not null.
 struct WarpBlend {
-  const float *image0, *image1;  // (3, height, width)
-  const float* flow;             // (4, flow_height, flow_width)
-  const float* mask;             // (flow_height, flow_width)
-  const float* residual;         // (3, height, width) or null
-  float* planes;                 // (3, height, width)
-  uint8_t* rgb;                  // (height, width, 3)
+  DType dtype;                  // of images, residual and planes
+  const void *image0, *image1;  // (3, height, width)
+  const float* flow;            // (4, flow_height, flow_width)
+  const float* mask;            // (flow_height, flow_width)
+  const void* residual;         // (3, height, width) or null
+  void* planes;                 // (3, height, width)
+  uint8_t* rgb;                 // (height, width, 3)
   int64_t height, width;
   int64_t flow_height, flow_width;
   int scale;    // 1, 2, 4 or 8
-  bool stream;  // write planes past the caches; they and width must be multiples of 64 bytes
-  bool large;   // the inputs do not stay in the caches: fetch ahead
+  bool stream;  // write planes past the caches; their rows must be whole cache lines
 };
 
 }  // namespace fastvid::cpu

@@ -1,0 +1,45 @@
+// A row of 16 neighbouring elements in registers, picked apart by permutes.
+#pragma once
+
+#include "fastvid/cpu/lanes_avx2.h"
+
+namespace fastvid::cpu::FASTVID_ISA {
+namespace {
+
+struct Avx2Window : Avx2 {
+  static constexpr int kWidth = 16;
+  // Columns of the window left of where its first lane reads.
+  static constexpr int kLead = 3;
+
+  // Between columns `left` and left + 1 of the window at q, `w` of the way. left is in [0, 14].
+  template <class T>
+  static F across(const T* q, I left, F w) {
+    F low = load(q), high = load(q + 8);
+    // Else the compiler reads the window again for the second permute.
+    asm("" : "+x"(low), "+x"(high));
+    const auto at = [&](I column) {
+      // Bit 3 of the column, as the sign, says which half.
+      const F half = _mm256_castsi256_ps(_mm256_slli_epi32(column, 28));
+      return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, column),
+                              _mm256_permutevar8x32_ps(high, column), half);
+    };
+    return lerp(at(left), at(_mm256_add_epi32(left, splat(1))), w);
+  }
+
+  // The same where the columns are elements of s anywhere. Both neighbours are one 64-bit element:
+  // half the gathers.
+  static F gather_across(const float* s, I left, F w) {
+    const auto* pairs = reinterpret_cast<const double*>(s);
+    const F low = _mm256_castpd_ps(_mm256_i32gather_pd(pairs, _mm256_castsi256_si128(left), 4));
+    const F high =
+        _mm256_castpd_ps(_mm256_i32gather_pd(pairs, _mm256_extracti128_si256(left, 1), 4));
+    const auto ordered = [](F v) {
+      return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xd8));
+    };
+    return lerp(ordered(_mm256_shuffle_ps(low, high, 0x88)),
+                ordered(_mm256_shuffle_ps(low, high, 0xdd)), w);
+  }
+};
+
+}  // namespace
+}  // namespace fastvid::cpu::FASTVID_ISA

@@ -1,0 +1,65 @@
+// A row of 32 neighbouring elements in registers, picked apart by a permute.
+#pragma once
+
+#include "fastvid/cpu/lanes_avx512.h"
+
+namespace fastvid::cpu::FASTVID_ISA {
+namespace {
+
+struct Avx512Window : Avx512 {
+  static constexpr int kWidth = 32;
+  // Columns of the window left of where its first lane reads.
+  static constexpr int kLead = 8;
+
+  // Between columns `left` and left + 1 of the window at q, `w` of the way. left is in [0, 30].
+  static F across(const float* q, I left, F w) {
+    F low = _mm512_loadu_ps(q), high = _mm512_loadu_ps(q + 16);
+    // Else the compiler reads the window again for the second permute: reads limit this op.
+    asm("" : "+v"(low), "+v"(high));
+    return lerp(_mm512_permutex2var_ps(low, left, high),
+                _mm512_permutex2var_ps(low, next(left), high), w);
+  }
+  static F across(const Half* q, I left, F w) {
+    const I words = _mm512_loadu_si512(q);
+    const I index = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(left)),
+                                       _mm512_cvtepi32_epi16(next(left)), 1);
+    const I pairs = _mm512_permutexvar_epi16(index, words);
+    return lerp(_mm512_cvtph_ps(_mm512_castsi512_si256(pairs)),
+                _mm512_cvtph_ps(_mm512_extracti64x4_epi64(pairs, 1)), w);
+  }
+  static F across(const BFloat16* q, I left, F w) {
+    const I words = _mm512_loadu_si512(q);
+    // The upper half of each lane is the number.
+    const auto at = [&](I column) {
+      return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(
+          0xaaaaaaaau, _mm512_slli_epi32(column, 16), words));
+    };
+    return lerp(at(left), at(next(left)), w);
+  }
+  static F across(const uint8_t* q, I left, F w) {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q));
+    const __m256i index = _mm256_inserti128_si256(
+        _mm256_castsi128_si256(_mm512_cvtepi32_epi8(left)), _mm512_cvtepi32_epi8(next(left)), 1);
+    const __m256i pairs = _mm256_permutexvar_epi8(index, bytes);
+    const auto numbers = [](__m128i v) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v)); };
+    return lerp(numbers(_mm256_castsi256_si128(pairs)),
+                numbers(_mm256_extracti128_si256(pairs, 1)), w);
+  }
+
+  // The same where the columns are elements of s anywhere. Both neighbours are one 64-bit element:
+  // half the gathers.
+  static F gather_across(const float* s, I left, F w) {
+    const I even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const F low = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_castsi512_si256(left), s, 4));
+    const F high =
+        _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_extracti64x4_epi64(left, 1), s, 4));
+    return lerp(_mm512_permutex2var_ps(low, even, high),
+                _mm512_permutex2var_ps(low, next(even), high), w);
+  }
+
+ private:
+  static I next(I column) { return _mm512_add_epi32(column, _mm512_set1_epi32(1)); }
+};
+
+}  // namespace
+}  // namespace fastvid::cpu::FASTVID_ISA
