@@ -87,7 +87,7 @@ class Call {
   void require_no_stream() const;
   void* stream() const { return stream_.value_or(current_stream_); }
 
-  static constexpr int kMaxHeld = 16;
+  static constexpr int kMaxHeld = 24;
 
   const char* op_;
   std::optional<void*> stream_;

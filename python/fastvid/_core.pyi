@@ -138,8 +138,14 @@ def temporal_attention(
     stream: int | None,
 ) -> NDArray[Any]: ...
 def warp(
-    image: Any, flow: Any, zeros: bool, out: Any, threads: int, stream: int | None
-) -> NDArray[np.float32]: ...
+    images: tuple[Any, ...],
+    flow: Any,
+    zeros: bool,
+    channels_last: bool,
+    outs: tuple[Any, ...],
+    threads: int,
+    stream: int | None,
+) -> tuple[Any, ...]: ...
 def warp_blend(
     image0: Any,
     image1: Any,
@@ -147,7 +153,7 @@ def warp_blend(
     mask: Any,
     residual: Any,
     out: Any,
-    to_uint8: bool,
+    out_dtype: str | None,
     threads: int,
     stream: int | None,
 ) -> NDArray[Any]: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import reference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nodes import BFLOAT16
 
 from fastvid import _core, ops
 from fastvid.errors import InputError, InputTypeError
@@ -84,6 +86,121 @@ def test_every_instruction_set_gives_equal_bits(
         )
 
 
+DTYPES = [np.dtype(np.float32), np.dtype(np.float16), BFLOAT16, np.dtype(np.uint8)]
+
+
+def make_image_of(rng: np.random.Generator, dtype: Any, *shape: int) -> Any:
+    values = rng.integers(0, 256, shape) if dtype == np.uint8 else rng.normal(0, 1, shape)
+    return values.astype(dtype)
+
+
+def rounded(values: Any, dtype: Any) -> Any:
+    """float32 to a dtype, halves to even."""
+    return (np.rint(values) if dtype == np.uint8 else values).astype(dtype)
+
+
+def channels_last(image: Any) -> Any:
+    return np.ascontiguousarray(np.moveaxis(image, 1, 3))
+
+
+@pytest.mark.parametrize("padding", ["border", "zeros"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_dtype_and_layout_is_the_float32_result_rounded(
+    rng: np.random.Generator, isa: str, dtype: Any, layout: str, padding: str
+) -> None:
+    for size in [*SIZES, (20, 1029)]:
+        for channels, scale in ((1, 1), (3, 2), (4, 4), (6, 8), (19, 1), (32, 2)):
+            image = make_image_of(rng, dtype, 2, channels, *size)
+            flow = make_flow(rng, (2, 2, *size), scale)
+            expected = ops.warp(image.astype(np.float32), flow, padding=padding)
+            expected = rounded(expected, dtype)
+            if layout == "NHWC":
+                image, expected = channels_last(image), channels_last(expected)
+            result = ops.warp(image, flow, padding=padding, layout=layout)
+            assert result.dtype == dtype
+            # Bits, so that a sign of zero counts.
+            assert result.tobytes() == expected.tobytes(), (size, channels, scale)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (40, 97), (33, 64)])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_instruction_set_gives_equal_bits_in_every_dtype(
+    rng: np.random.Generator, each_isa: Any, dtype: Any, layout: str, size: tuple[int, int]
+) -> None:
+    image = make_image_of(rng, dtype, 1, 7, *size)
+    image = channels_last(image) if layout == "NHWC" else image
+    flow = make_flow(rng, (1, 2, *size), std=6)
+    for padding in ("border", "zeros"):
+        results = each_isa(partial(ops.warp, image, flow, padding=padding, layout=layout))
+        for name, result in results.items():
+            assert result.tobytes() == results["baseline"].tobytes(), name
+
+
+def test_halves_are_rounded_to_even(isa: str) -> None:
+    """Half a pixel between levels: 0.5, 1.5, 2.5 and so on."""
+    image = np.broadcast_to(np.arange(200, dtype=np.uint8), (1, 1, 3, 200)).copy()
+    flow = np.zeros((1, 2, 3, 200), np.float32)
+    flow[:, 0] = 0.5
+    expected = np.rint(np.minimum(np.arange(200) + 0.5, 199))
+    np.testing.assert_array_equal(ops.warp(image, flow)[0, 0, 1], expected)
+
+
+@pytest.mark.parametrize("padding", ["border", "zeros"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("size", [(5, 7), (24, 150)])
+def test_several_images_share_a_flow(
+    rng: np.random.Generator, isa: str, layout: str, padding: str, size: tuple[int, int]
+) -> None:
+    images = [
+        make_image_of(rng, dtype, 2, channels, *size)
+        for dtype, channels in zip(DTYPES, (3, 16, 5, 1), strict=True)
+    ]
+    if layout == "NHWC":
+        images = [channels_last(image) for image in images]
+    flow = make_flow(rng, (2, 2, *size), 2)
+    expected = [ops.warp(image, flow, padding=padding, layout=layout) for image in images]
+    results = ops.warp(images, flow, padding=padding, layout=layout)
+    assert isinstance(results, list)
+    outs = [np.empty_like(image) for image in images]
+    filled = ops.warp(tuple(images), flow, padding=padding, layout=layout, out=outs)
+    for result, other, out, alone in zip(results, filled, outs, expected, strict=True):
+        assert result.tobytes() == alone.tobytes()
+        assert other is out
+        assert out.tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_one_to_eight_images_may_share_a_flow(rng: np.random.Generator, count: int) -> None:
+    image, flow = make_image(rng, 1, 2, 9, 40), make_flow(rng, (1, 2, 9, 40))
+    results = ops.warp([image] * count, flow)
+    assert len(results) == count
+    for result in results:
+        np.testing.assert_array_equal(result, ops.warp(image, flow))
+
+
+@pytest.mark.parametrize("channels", [16, 20])
+def test_large_images_with_channels_last_are_written_completely(
+    rng: np.random.Generator, each_isa: Any, channels: int
+) -> None:
+    """Above 8 MB, pixels of whole cache lines take another way to memory."""
+    image = make_image(rng, 1, channels, 300, 500)
+    flow = make_flow(rng, (1, 2, 300, 500))
+    expected = channels_last(ops.warp(image, flow))
+    image = channels_last(image)
+    memory = np.empty(image.size + 16, np.float32)
+    start = -memory.ctypes.data % 64 // 4
+    out = memory[start : start + image.size].reshape(image.shape)
+
+    def run() -> Any:
+        out[:] = np.nan
+        return ops.warp(image, flow, layout="NHWC", out=out).copy()
+
+    for result in each_isa(run).values():
+        np.testing.assert_array_equal(result, expected)
+
+
 @pytest.mark.parametrize("width", [1920, 1928])
 def test_large_images_are_written_completely(
     rng: np.random.Generator, each_isa: Any, width: int
@@ -143,12 +260,15 @@ FLOATS = st.one_of(
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_flow_reads_out_of_bounds(data: st.DataObject) -> None:
-    """A read outside the image would find NaN: the image lies inside a frame of them."""
+    """A read outside the image would find NaN, or 255: the image lies inside a frame of them."""
     height = data.draw(st.integers(1, 70))
     width = data.draw(st.integers(1, 70))
+    channels = data.draw(st.integers(1, 5))
     scale = data.draw(st.sampled_from([1, 2, 4, 8]))
+    dtype = data.draw(st.sampled_from(DTYPES))
+    layout = data.draw(st.sampled_from(["NCHW", "NHWC"]))
     h, w = -(-height // scale), -(-width // scale)
     seed = data.draw(st.integers(0, 2**32 - 1))
     special = np.array(data.draw(st.lists(FLOATS, min_size=1, max_size=20)), np.float32)
@@ -157,22 +277,26 @@ def test_no_flow_reads_out_of_bounds(data: st.DataObject) -> None:
     flow = flow.astype(np.float32)
     places = generator.integers(0, flow.size, min(flow.size, 2 * special.size))
     flow.flat[places] = np.resize(special, places.size)
-    guard = 4096
-    memory = np.full(2 * guard + height * width, np.nan, np.float32)
-    image = memory[guard:-guard].reshape(1, 1, height, width)
-    image[:] = generator.random(image.shape, np.float32)
+    guard, inside = 4096, np.nan if dtype != np.uint8 else 255
+    memory = np.full(2 * guard + channels * height * width, inside, dtype)
+    shape = (channels, height, width) if layout == "NCHW" else (height, width, channels)
+    image = memory[guard:-guard].reshape(1, *shape)
+    image[:] = generator.integers(0, 2, image.shape)
     results = []
     for name in _core.cpu_isas():
         _core._force_isa(name)
         try:
-            results.extend(ops.warp(image, flow, padding=p) for p in ("border", "zeros"))
+            results.extend(
+                ops.warp(image, flow, padding=p, layout=layout) for p in ("border", "zeros")
+            )
         finally:
             _core._force_isa(None)
     for result in results:
-        assert np.all((result >= 0) & (result <= 1))
+        values = result.astype(np.float32)
+        assert np.all((values >= 0) & (values <= 1))
     for i in (0, 1):
         for other in results[i + 2 :: 2]:
-            np.testing.assert_array_equal(other, results[i])
+            assert other.tobytes() == results[i].tobytes()
 
 
 @pytest.mark.parametrize("scale", [1, 4])
@@ -183,6 +307,19 @@ def test_onnxruntime_gives_the_same_bits(
     image, flow = make_image(rng, 2, 3, 50, 70), make_flow(rng, (2, 2, 50, 70), scale)
     expected = ops.warp(image, flow, padding="zeros" if zeros else "border")
     np.testing.assert_array_equal(run_node("Warp", image, flow, zeros=zeros), expected)
+
+
+@pytest.mark.parametrize("last", [0, 1])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_onnxruntime_takes_every_dtype_and_layout(
+    rng: np.random.Generator, run_node: Callable[..., Any], dtype: Any, last: int
+) -> None:
+    image, flow = make_image_of(rng, dtype, 1, 3, 20, 50), make_flow(rng, (1, 2, 20, 50))
+    image = channels_last(image) if last else image
+    expected = ops.warp(image, flow, layout="NHWC" if last else "NCHW")
+    result = run_node("Warp", image, flow, channels_last=last)
+    assert result.dtype == dtype
+    assert result.tobytes() == expected.tobytes()
 
 
 def test_onnxruntime_reports_a_wrong_shape(run_node: Callable[..., Any]) -> None:
@@ -204,12 +341,29 @@ def read_only(array: Any) -> Any:
     ("arguments", "error", "message"),
     [
         ({"image": IMAGE.astype(np.float64)}, InputTypeError, "image must be .*, got float64"),
-        ({"image": IMAGE.astype(np.uint8)}, InputTypeError, "image must be float32, got uint8"),
+        ({"image": IMAGE.astype(np.uint16)}, InputTypeError, "image must be .*, got uint16"),
+        ({"image": "image"}, InputTypeError, "image must be a NumPy .*, got str"),
         (
-            {"image": IMAGE.tolist()},
+            {"image": [IMAGE, IMAGE.tolist()], "out": None},
             InputTypeError,
-            "image must be a NumPy .*, got list",
+            r"image\[1\] must be a NumPy .*, got list",
         ),
+        ({"image": []}, InputError, "image must be 1 to 8 images, got 0"),
+        ({"image": [IMAGE] * 9}, InputError, "image must be 1 to 8 images, got 9"),
+        (
+            {"image": [IMAGE, IMAGE[:, :, :5].copy()], "out": None},
+            InputError,
+            r"image\[1\] must have shape \(1, 3, 6, 8\), got \(1, 3, 5, 8\)",
+        ),
+        ({"image": [IMAGE, IMAGE]}, InputTypeError, "out must be a tuple of 2 arrays or None"),
+        ({"image": [IMAGE, IMAGE], "out": (IMAGE,)}, InputError, "out must be a tuple of 2 arrays"),
+        (
+            {"image": [IMAGE, IMAGE], "out": [IMAGE.copy(), IMAGE.astype(np.uint8)]},
+            InputTypeError,
+            r"out\[1\] must be float32, got uint8",
+        ),
+        ({"layout": "NHWC"}, InputError, r"flow must have shape \(1, 2, 3, 6\), or"),
+        ({"layout": "CHW"}, InputError, "layout must be one of NCHW, NHWC, got 'CHW'"),
         ({"flow": FLOW.astype(np.float16)}, InputTypeError, "flow must be .*, got float16"),
         (
             {"flow": None},
@@ -253,6 +407,15 @@ def test_out_must_not_overlap_an_input(name: str) -> None:
     arguments[name] = memory[first : first + arguments[name].size].reshape(shape)
     with pytest.raises(InputError, match=f"out must not share memory with {name}"):
         ops.warp(**arguments, out=out)
+
+
+def test_outputs_must_not_overlap_each_other_or_any_image() -> None:
+    memory = np.zeros(2 * IMAGE.size - 1, np.float32)
+    first, second = (memory[i:][: IMAGE.size].reshape(IMAGE.shape) for i in (0, IMAGE.size - 1))
+    with pytest.raises(InputError, match=r"out\[0\] must not share memory with out\[1\]"):
+        ops.warp([IMAGE, IMAGE], FLOW, out=[first, second])
+    with pytest.raises(InputError, match=r"out\[0\] must not share memory with image\[1\]"):
+        ops.warp([IMAGE, first], FLOW, out=[second, IMAGE.copy()])
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 5, 7), (1, 0, 5, 7), (1, 3, 0, 7), (1, 3, 5, 0)])

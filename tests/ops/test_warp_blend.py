@@ -10,6 +10,7 @@ import pytest
 import reference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nodes import BFLOAT16
 
 from fastvid import _core, ops
 from fastvid.errors import InputError, InputTypeError
@@ -97,6 +98,39 @@ def test_every_instruction_set_gives_equal_bits(
     results = each_isa(lambda: ops.warp_blend(**inputs, residual=residual, out_dtype=out_dtype))
     for name, result in results.items():
         assert result.tobytes() == results["baseline"].tobytes(), name
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(np.float16), BFLOAT16], ids=str)
+@pytest.mark.parametrize("size", [(3, 5), (33, 47), (11, 1100)])
+def test_halves_give_the_float32_result_rounded(
+    rng: np.random.Generator, isa: str, size: tuple[int, int], dtype: Any
+) -> None:
+    inputs = make_inputs(rng, size, 2)
+    inputs["residual"] = make_residual(rng, inputs)
+    narrow = {
+        name: array.astype(dtype) if "image" in name or name == "residual" else array
+        for name, array in inputs.items()
+    }
+    wide = {name: array.astype(np.float32) for name, array in narrow.items()}
+    result = ops.warp_blend(**narrow)
+    assert result.dtype == dtype
+    assert result.tobytes() == ops.warp_blend(**wide).astype(dtype).tobytes()
+    assert ops.warp_blend(**narrow, out_dtype=str(dtype)).tobytes() == result.tobytes()
+    frames = ops.warp_blend(**narrow, out_dtype="uint8")
+    np.testing.assert_array_equal(frames, ops.warp_blend(**wide, out_dtype="uint8"))
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(np.float16), BFLOAT16], ids=str)
+@pytest.mark.parametrize("output_uint8", [0, 1])
+def test_onnxruntime_takes_halves(
+    rng: np.random.Generator, run_node: Callable[..., Any], dtype: Any, output_uint8: int
+) -> None:
+    inputs = make_inputs(rng, (20, 50))
+    inputs["image0"], inputs["image1"] = (inputs[f"image{i}"].astype(dtype) for i in (0, 1))
+    expected = ops.warp_blend(**inputs, out_dtype="uint8" if output_uint8 else None)
+    result = run_node("WarpBlend", *inputs.values(), output_uint8=output_uint8)
+    assert result.dtype == expected.dtype
+    assert result.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("width", [1920, 1924])
@@ -202,6 +236,16 @@ def zeros(*shape: int, dtype: Any = np.float32) -> Any:
         ({"image0": zeros(1, 3, 6, 8, dtype=np.uint8)}, InputTypeError, "image0 must be float32"),
         ({"image0": zeros(1, 4, 6, 8)}, InputError, "image0 must have 3 channels second"),
         ({"image0": zeros(3, 6, 8)}, InputError, r"image0 must be \(N, 3, H, W\)"),
+        (
+            {"image1": zeros(1, 3, 6, 8, dtype=np.float16)},
+            InputTypeError,
+            "image1 must be float32, got float16",
+        ),
+        (
+            {"residual": zeros(1, 3, 6, 8, dtype=np.float16)},
+            InputTypeError,
+            "residual must be float32, got float16",
+        ),
         ({"image1": zeros(1, 3, 6, 9)}, InputError, r"image1 must have shape \(1, 3, 6, 8\), got"),
         (
             {"image1": None},
@@ -218,7 +262,12 @@ def zeros(*shape: int, dtype: Any = np.float32) -> Any:
         ({"out": zeros(1, 6, 8, 3)}, InputError, r"out must have shape \(1, 3, 6, 8\), got"),
         ({"out": zeros(1, 6, 8, 3, dtype=np.uint8)}, InputTypeError, "out must be float32, got"),
         ({"out": zeros(1, 3, 6, 8), "out_dtype": "uint8"}, InputTypeError, "out must be uint8"),
-        ({"out_dtype": "float16"}, InputError, "out_dtype must be one of float32, uint8, got"),
+        (
+            {"out_dtype": "float16"},
+            InputError,
+            "out_dtype must be uint8 or that of the images, float32, got float16",
+        ),
+        ({"out_dtype": "int8"}, InputError, "out_dtype must be one of float32, float16, bfloat16"),
         ({"out_dtype": np.uint8}, InputTypeError, "out_dtype must be a str, got type"),
         ({"threads": -1}, InputError, "threads must be from 1 to 256, got -1"),
     ],

@@ -5,7 +5,7 @@
 namespace fastvid::onnxruntime {
 namespace {
 
-// Attribute `output_uint8`: 1 for uint8 (N, H, W, 3) instead of float32 (N, 3, H, W).
+// Attribute `output_uint8`: 1 for uint8 (N, H, W, 3) instead of the images' dtype (N, 3, H, W).
 const Op kWarpBlend{
     {.name = "WarpBlend",
      .inputs = {{"image0", kAnyDType},

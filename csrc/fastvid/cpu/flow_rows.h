@@ -15,9 +15,9 @@ struct StripPlace {
   int64_t y, x, count;
 };
 
-// Cuts the rows [begin, end) into strips of at most `longest` pixels and calls body(place) for each.
-// Strips of a row are about equal and multiples of 16 pixels, so that little is computed twice where
-// the last one overlaps the one before rather than being short.
+// Cuts the rows [begin, end) into strips of at most `longest` pixels and calls body(place) for
+// each. Strips of a row are about equal and multiples of 16 pixels, so that little is computed
+// twice where the last one overlaps the one before rather than being short.
 template <class Body>
 inline void for_strips(int64_t width, int64_t longest, int64_t begin, int64_t end, Body body) {
   const int64_t strips = (width + longest - 1) / longest;

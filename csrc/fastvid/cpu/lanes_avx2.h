@@ -45,7 +45,8 @@ struct Avx2 {
   // Rounds values in [0, 255] half to even.
   static void store(uint8_t* p, F v) {
     const __m256i n = _mm256_cvtps_epi32(v);
-    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+    const __m128i words =
+        _mm_packus_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
   }
   static void stream(float* p, F v) { _mm256_stream_ps(p, v); }
@@ -78,7 +79,8 @@ struct Avx2 {
 
   // The first n lanes; the others are 0.
   static F load_first(const float* p, int64_t n) {
-    return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(splat(static_cast<int32_t>(n)), lane_numbers()));
+    return _mm256_maskload_ps(p,
+                              _mm256_cmpgt_epi32(splat(static_cast<int32_t>(n)), lane_numbers()));
   }
   template <class T>
   static F load_first(const T* p, int64_t n) {

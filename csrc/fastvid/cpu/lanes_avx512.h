@@ -76,7 +76,9 @@ struct Avx512 {
   }
 
   // The first n lanes; the others are 0.
-  static F load_first(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+  static F load_first(const float* p, int64_t n) {
+    return _mm512_maskz_loadu_ps(first_lanes(n), p);
+  }
   static F load_first(const Half* p, int64_t n) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p));
   }
@@ -97,7 +99,8 @@ struct Avx512 {
       _mm256_mask_storeu_epi16(p, first_lanes(n),
                                _mm256_loadu_si256(reinterpret_cast<const __m256i*>(all)));
     } else {
-      _mm_mask_storeu_epi8(p, first_lanes(n), _mm_loadu_si128(reinterpret_cast<const __m128i*>(all)));
+      _mm_mask_storeu_epi8(p, first_lanes(n),
+                           _mm_loadu_si128(reinterpret_cast<const __m128i*>(all)));
     }
   }
 

@@ -54,8 +54,7 @@ inline void warp_pixel_outside(const Taps<S>& taps, int i, const T* image, int64
       const int64_t at = taps.at[k][i];
       corner[k] = at >= 0 ? image[at * channels + c] : T{};
     }
-    const Corners<T> corners{
-        {corner, corner + 1, corner + 2, corner + 3}, taps.wx[i], taps.wy[i]};
+    const Corners<T> corners{{corner, corner + 1, corner + 2, corner + 3}, taps.wx[i], taps.wy[i]};
     Scalar::store(out + c, mix<Scalar, T, true>(corners, 0, 1));
   }
 }

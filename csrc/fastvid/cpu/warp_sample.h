@@ -68,11 +68,18 @@ inline void taps_outside(const Strip<S>& strip, int b, int64_t height, int64_t w
                          Taps<S>* taps) {
   for (int i = 0; i < S::kLanes; ++i) {
     const float x = strip.wx[b][i], y = strip.wy[b][i];
-    const bool near = x > -1.0f && x < static_cast<float>(width) && y > -1.0f &&
-                      y < static_cast<float>(height);
+    const auto right = static_cast<float>(width), bottom = static_cast<float>(height);
+    const bool near = x > -1.0f && x < right && y > -1.0f && y < bottom;
     // Far outside, all neighbours are; this one is as good as any.
-    const int64_t x0 = near ? static_cast<int64_t>(x + 1.0f) - 1 : -2;
-    const int64_t y0 = near ? static_cast<int64_t>(y + 1.0f) - 1 : -2;
+    int64_t x0 = near ? static_cast<int64_t>(x + 1.0f) - 1 : -2;
+    int64_t y0 = near ? static_cast<int64_t>(y + 1.0f) - 1 : -2;
+    if (Scalar::all_inside(x, y, right - 1.0f, bottom - 1.0f)) {
+      // As in a block that is inside.
+      x0 = static_cast<int64_t>(x);
+      y0 = static_cast<int64_t>(y);
+      x0 = x0 > width - 2 && width > 1 ? width - 2 : x0;
+      y0 = y0 > height - 2 && height > 1 ? height - 2 : y0;
+    }
     for (int k = 0; k < 4; ++k) {
       const int64_t column = x0 + k % 2, row = y0 + k / 2;
       const bool inside = column >= 0 && column < width && row >= 0 && row < height;
@@ -149,21 +156,18 @@ FASTVID_INLINE void sample_strip(const Strip<S>& strip, const Planes<T>& image, 
   if constexpr (S::kLanes > 1) {
     for_blocks<S, C>(
         strip.kinds[kOneRow],
-        [&](int b, F* out) FASTVID_INLINE_LAMBDA {
-          sample_window<S, 1, T, C>(strip, image, b, out);
-        },
+        [&](int b, F* out)
+            FASTVID_INLINE_LAMBDA { sample_window<S, 1, T, C>(strip, image, b, out); },
         emit);
     for_blocks<S, C>(
         strip.kinds[kTwoRows],
-        [&](int b, F* out) FASTVID_INLINE_LAMBDA {
-          sample_window<S, 2, T, C>(strip, image, b, out);
-        },
+        [&](int b, F* out)
+            FASTVID_INLINE_LAMBDA { sample_window<S, 2, T, C>(strip, image, b, out); },
         emit);
     for_blocks<S, C>(
         strip.kinds[kThreeRows],
-        [&](int b, F* out) FASTVID_INLINE_LAMBDA {
-          sample_window<S, 3, T, C>(strip, image, b, out);
-        },
+        [&](int b, F* out)
+            FASTVID_INLINE_LAMBDA { sample_window<S, 3, T, C>(strip, image, b, out); },
         emit);
   }
   for_blocks<S, C>(

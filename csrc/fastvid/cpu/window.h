@@ -22,8 +22,11 @@ using Window = Scalar;
 #endif
 
 inline bool window_fits(int64_t height, int64_t width) {
-  if constexpr (Window::kLanes > 1) return height >= 2 && width >= Window::kWidth;
-  return true;
+#if defined(__AVX2__)
+  return height >= 2 && width >= Window::kWidth;
+#else
+  return height >= 1 && width >= 1;
+#endif
 }
 
 }  // namespace

@@ -31,8 +31,8 @@ struct Avx512Window : Avx512 {
     const I words = _mm512_loadu_si512(q);
     // The upper half of each lane is the number.
     const auto at = [&](I column) {
-      return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(
-          0xaaaaaaaau, _mm512_slli_epi32(column, 16), words));
+      return _mm512_castsi512_ps(
+          _mm512_maskz_permutexvar_epi16(0xaaaaaaaau, _mm512_slli_epi32(column, 16), words));
     };
     return lerp(at(left), at(next(left)), w);
   }
@@ -42,8 +42,8 @@ struct Avx512Window : Avx512 {
         _mm256_castsi128_si256(_mm512_cvtepi32_epi8(left)), _mm512_cvtepi32_epi8(next(left)), 1);
     const __m256i pairs = _mm256_permutexvar_epi8(index, bytes);
     const auto numbers = [](__m128i v) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v)); };
-    return lerp(numbers(_mm256_castsi256_si128(pairs)),
-                numbers(_mm256_extracti128_si256(pairs, 1)), w);
+    return lerp(numbers(_mm256_castsi256_si128(pairs)), numbers(_mm256_extracti128_si256(pairs, 1)),
+                w);
   }
 
   // The same where the columns are elements of s anywhere. Both neighbours are one 64-bit element:
@@ -51,8 +51,7 @@ struct Avx512Window : Avx512 {
   static F gather_across(const float* s, I left, F w) {
     const I even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const F low = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_castsi512_si256(left), s, 4));
-    const F high =
-        _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_extracti64x4_epi64(left, 1), s, 4));
+    const F high = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_extracti64x4_epi64(left, 1), s, 4));
     return lerp(_mm512_permutex2var_ps(low, even, high),
                 _mm512_permutex2var_ps(low, next(even), high), w);
   }

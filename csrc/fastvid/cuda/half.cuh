@@ -1,5 +1,5 @@
-// Loads and stores of float32, float16 and bfloat16 as float32. Conversions round half to even, as
-// core/half.h does.
+// Loads and stores of float32, float16, bfloat16 and uint8 as float32. Conversions round half to
+// even, as core/half.h does.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -17,7 +17,13 @@ __device__ inline float to_float(BFloat16 v) {
   return __uint_as_float(static_cast<unsigned>(v.bits) << 16);
 }
 
+__device__ inline float to_float(uint8_t v) { return static_cast<float>(v); }
+
 __device__ inline void from_float(float v, float* out) { *out = v; }
+// Values in [0, 255].
+__device__ inline void from_float(float v, uint8_t* out) {
+  *out = static_cast<uint8_t>(__float2uint_rn(v));
+}
 __device__ inline void from_float(float v, Half* out) {
   out->bits = __half_as_ushort(__float2half_rn(v));
 }

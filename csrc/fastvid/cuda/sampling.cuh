@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "fastvid/cuda/half.cuh"
+
 namespace fastvid::cuda {
 
 // A field stored at 1/scale of the image, read at full resolution.
@@ -14,15 +16,17 @@ struct Field {
   int scale;
 
   struct Axis {
-    int64_t low, high;
+    int low, high;
     float weight;
   };
 
-  __device__ Axis axis(int64_t at, int64_t size) const {
-    const int64_t cell = at / scale;
+  __device__ Axis axis(int64_t place, int64_t count) const {
+    // Sides are at most 2^24.
+    const int at = static_cast<int>(place), last = static_cast<int>(count) - 1;
+    const int cell = at / scale;
     const float offset = (static_cast<float>(at - cell * scale) + 0.5f) / static_cast<float>(scale);
-    const int64_t low = offset < 0.5f ? cell - 1 : cell;
-    const auto inside = [size](int64_t i) { return i < 0 ? 0 : i > size - 1 ? size - 1 : i; };
+    const int low = offset < 0.5f ? cell - 1 : cell;
+    const auto inside = [last](int i) { return i < 0 ? 0 : i > last ? last : i; };
     return {inside(low), inside(low + 1), offset < 0.5f ? offset + 0.5f : offset - 0.5f};
   }
 
@@ -65,11 +69,12 @@ struct Neighbours {
     wy = y - static_cast<float>(y0);
   }
 
-  __device__ float sample(const float* __restrict__ plane) const {
-    const float* q = plane + top;
-    const float a = __ldg(q), c = __ldg(q + down);
-    const float above = a + wx * (__ldg(q + right) - a);
-    const float below = c + wx * (__ldg(q + down + right) - c);
+  template <class T>
+  __device__ float sample(const T* __restrict__ plane) const {
+    const T* q = plane + top;
+    const float a = to_float(q[0]), c = to_float(q[down]);
+    const float above = a + wx * (to_float(q[right]) - a);
+    const float below = c + wx * (to_float(q[down + right]) - c);
     return above + wy * (below - above);
   }
 };

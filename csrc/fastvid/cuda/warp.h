@@ -5,6 +5,6 @@
 
 namespace fastvid::cuda {
 
-void warp(const WarpArgs& args, int scale, const Tensor& out, void* stream);
+void warp(const WarpArgs& args, int scale, const Tensor* outs, void* stream);
 
 }  // namespace fastvid::cuda

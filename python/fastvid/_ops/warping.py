@@ -9,54 +9,72 @@ from numpy.typing import NDArray
 
 from fastvid import _core
 from fastvid._ops.checks import choice, integer, outputs, threads_of
+from fastvid.errors import InputError
 
+_MAX_IMAGES = 8
 _SPLAT_MODES = ("softmax", "linear", "average", "sum")
 
 
 def warp(
-    image: NDArray[np.float32],
-    flow: NDArray[np.float32],
+    image: Any,
+    flow: Any,
     *,
     padding: str = "border",
+    layout: str = "NCHW",
     out: Any = None,
     threads: int | None = None,
     stream: int | None = None,
-) -> NDArray[np.float32]:
+) -> Any:
     """Warps images backwards by a flow in pixels.
 
-    `out[n, c, y, x] = image[n, c, y + dy, x + dx]`, bilinear, with `(dx, dy) = flow[n, :, y, x]`.
+    `out[n, c, y, x] = image[n, c, y + dy, x + dx]`, bilinear, with `(dx, dy) = flow[n, :, y, x]`,
+    in float32 arithmetic. Images that share a flow, say a frame and its features, take less time
+    in one call: where they read is found once.
 
     Args:
-        image: float32 (N, C, H, W), any range.
+        image: float32, float16, bfloat16 or uint8 (N, C, H, W) or (N, H, W, C), any range; or a
+            list or tuple of 1 to 8 such images of one N, H and W, each of its own dtype and C.
         flow: float32 (N, 2, h, w) in pixels of the image, dx first. `h = ceil(H / k)` and
             `w = ceil(W / k)` with k in 1, 2, 4, 8: a coarser flow is upsampled bilinearly with
             pixel centres at halves and clamped at the edge, its values unscaled. A NaN displaces
             by 0, an infinity far outside the image.
         padding: What lies outside the image: "border" repeats its edge, "zeros" is 0.
-        out: float32 (N, C, H, W) to write to; None allocates.
+        layout: "NCHW", or "NHWC" where the channels of the images are last.
+        out: Array like `image` to write to, for several images a list or tuple of as many; None
+            allocates.
         threads: Number of threads; None is the default.
         stream: CUDA stream of arrays on a device; None is the current one.
 
     Returns:
-        float32 (N, C, H, W); `out` where it was given.
+        An array of the image's dtype and shape, rounded half to even; `out` where it was given.
+        For several images a list of them.
 
     Raises:
         InputTypeError: An argument has the wrong type or dtype.
         InputError: An argument has the wrong shape, layout or value.
     """
     zeros = choice("warp", "padding", padding, ("border", "zeros")) == "zeros"
-    return _core.warp(image, flow, zeros, out, threads_of("warp", threads), stream)
+    last = choice("warp", "layout", layout, ("NCHW", "NHWC")) == "NHWC"
+    several = isinstance(image, (list, tuple))
+    images = tuple(image) if several else (image,)
+    if not 1 <= len(images) <= _MAX_IMAGES:
+        raise InputError(f"warp: image must be 1 to {_MAX_IMAGES} images, got {len(images)}")
+    if several and isinstance(out, list):
+        out = tuple(out)
+    outs = outputs("warp", out, len(images)) if several else (out,)
+    results = _core.warp(images, flow, zeros, last, outs, threads_of("warp", threads), stream)
+    return list(results) if several else results[0]
 
 
 def warp_blend(
-    image0: NDArray[np.float32],
-    image1: NDArray[np.float32],
-    flow: NDArray[np.float32],
-    mask: NDArray[np.float32],
+    image0: Any,
+    image1: Any,
+    flow: Any,
+    mask: Any,
     *,
-    residual: NDArray[np.float32] | None = None,
+    residual: Any = None,
     out: Any = None,
-    out_dtype: str = "float32",
+    out_dtype: str | None = None,
     threads: int | None = None,
     stream: int | None = None,
 ) -> NDArray[Any]:
@@ -66,27 +84,28 @@ def warp_blend(
     to [0, 1], with `s = sigmoid(mask)` and border padding, in one pass over the images.
 
     Args:
-        image0: float32 (N, 3, H, W), RGB in [0, 1].
-        image1: float32 (N, 3, H, W), RGB in [0, 1].
+        image0: float32, float16 or bfloat16 (N, 3, H, W), RGB in [0, 1].
+        image1: The same, of the same dtype.
         flow: float32 (N, 4, h, w): dx, dy into image0, then dx, dy into image1, in pixels of the
             images; coarser ones as in `warp`.
         mask: float32 (N, 1, h, w), a logit: large where image0 counts. Upsampled like the flow,
             before the sigmoid. Where it is NaN, image0 is taken.
-        residual: float32 (N, 3, H, W) added to the blend; None adds nothing.
+        residual: (N, 3, H, W) of the images' dtype, added to the blend; None adds nothing.
         out: Array of the result's dtype and shape to write to; None allocates.
-        out_dtype: "float32" for (N, 3, H, W) in [0, 1], or "uint8" for frames (N, H, W, 3),
-            `round_half_even(255 * out)`. A NaN becomes 0.
+        out_dtype: None or the images' dtype for (N, 3, H, W) in [0, 1], rounded half to even to
+            it; or "uint8" for frames (N, H, W, 3), `round_half_even(255 * out)`. A NaN becomes 0.
         threads: Number of threads; None is the default.
         stream: CUDA stream of arrays on a device; None is the current one.
 
     Returns:
-        float32 (N, 3, H, W) or uint8 (N, H, W, 3); `out` where it was given.
+        (N, 3, H, W) of the images' dtype or uint8 (N, H, W, 3); `out` where it was given.
 
     Raises:
         InputTypeError: An argument has the wrong type or dtype.
         InputError: An argument has the wrong shape, layout or value.
     """
-    dtype = choice("warp_blend", "out_dtype", out_dtype, ("float32", "uint8"))
+    if out_dtype is not None:
+        choice("warp_blend", "out_dtype", out_dtype, ("float32", "float16", "bfloat16", "uint8"))
     return _core.warp_blend(
         image0,
         image1,
@@ -94,7 +113,7 @@ def warp_blend(
         mask,
         residual,
         out,
-        dtype == "uint8",
+        out_dtype,
         threads_of("warp_blend", threads),
         stream,
     )

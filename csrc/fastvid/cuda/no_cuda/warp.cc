@@ -4,8 +4,8 @@
 
 namespace fastvid::cuda {
 
-void warp(const WarpArgs&, int, const Tensor& out, void*) {
-  const DeviceGuard guard("warp", {&out});
+void warp(const WarpArgs&, int, const Tensor* outs, void*) {
+  const DeviceGuard guard("warp", {outs});
 }
 
 }  // namespace fastvid::cuda
