@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fastvid import _core, ops
 from fastvid.errors import InputError, InputTypeError
 
-# Around the segments of 64 columns and the bands of 8 to 24 rows, and below both.
+# Around the segments of 64 columns and the bands of 8 to 48 rows, and below both.
 SIZES = [(1, 1), (1, 9), (2, 2), (5, 7), (8, 64), (9, 65), (17, 31), (70, 130), (400, 63)]
 MODES = ["softmax", "linear", "average", "sum"]
 # Sums of a few values of at most 1; weights carry errors of 1e-7.

@@ -46,7 +46,7 @@ FASTVID_INLINE int segment_size(int64_t width, int64_t x) {
 struct Landing {
   alignas(64) float weights[4 * kSegment];  // by slot: left above, below, right above, below
   alignas(64) float values[4 * kSegment];   // by slot
-  alignas(64) int32_t place[kSegment];      // of the left column's sums
+  alignas(64) uint32_t place[kSegment];     // of the left column's sums
   uint64_t inside;                          // a bit for every pixel that lands in the band
 };
 
@@ -58,14 +58,11 @@ struct Band {
   int64_t size() const { return (end - begin + 1) * stride; }  // of one group
 };
 
+// Anything for a metric that is not finite.
 template <int kWeights>
-FASTVID_INLINE Wide weights_of(const Splat& s, const float* metric, WideInts& inside) {
-  if constexpr (kWeights == Splat::kOnes) return spread(1.0f);
-  const Wide m = load<Wide>(metric);
-  inside &= is_finite(m);
-  if constexpr (kWeights == Splat::kLinear) return inside ? m : Wide{};
-  const Wide below = (inside ? m : spread(s.peak)) - s.peak;
-  return exponential<WideLanes>(WideLanes::max(below, spread(kLowest))) * kScale;
+FASTVID_INLINE Wide weights_of(const Wide& metric, float peak) {
+  if constexpr (kWeights != Splat::kSoftmax) return metric;
+  return exponential<WideLanes>(WideLanes::max(metric - peak, spread(kLowest))) * kScale;
 }
 
 // The n pixels from column x of source row y on.
@@ -79,24 +76,28 @@ void land(const Splat& s, const Band& band, int64_t y, int64_t x, int n, Landing
   const auto row = static_cast<float>(y), right = static_cast<float>(s.width);
   // What lands less than a row above the band reaches it.
   const auto top = static_cast<float>(band.begin - 1), bottom = static_cast<float>(band.end);
-  const auto above = static_cast<int32_t>(band.begin - 1);
-  const auto stride = static_cast<int32_t>(band.stride);
+  const auto above = static_cast<uint32_t>(band.begin - 1);
+  const auto stride = static_cast<uint32_t>(band.stride);
   Wide column;
   for (int i = 0; i < kWide; ++i) column[i] = static_cast<float>(x + i);
   l.inside = 0;
   for (int i = 0; i < kSegment; i += kWide) {
-    Wide px = column + load<Wide>(u + i), py = row + load<Wide>(v + i);
+    const Wide px = column + load<Wide>(u + i), py = row + load<Wide>(v + i);
     WideInts inside = (px > -1.0f) & (px < right) & (py > -1.0f) & (py >= top) & (py < bottom);
-    const Wide weight = weights_of<kWeights>(s, metric + i, inside);
-    px = inside ? px : Wide{};
-    py = inside ? py : spread(top + 1.0f);
+    Wide weight = spread(1.0f);
+    if constexpr (kWeights != Splat::kOnes) {
+      const Wide m = load<Wide>(metric + i);
+      inside &= is_finite(m);
+      weight = weights_of<kWeights>(m, s.peak);
+    }
+    // What is not inside gets places and weights that mean nothing, and is never added.
     const WideInts x0 = floor_of(px), y0 = floor_of(py);
     const Wide wx = px - to_wide(x0), wy = py - to_wide(y0);
     const Wide on_left = weight * (1.0f - wx), on_right = weight * wx;
     Wide w[4] = {on_left * (1.0f - wy), on_left * wy, on_right * (1.0f - wy), on_right * wy};
     transpose(w);
     for (int k = 0; k < 4; ++k) store(l.weights + 4 * i + k * kWide, w[k]);
-    const WideInts place = (y0 - above) * stride + (x0 + 1) * 8;
+    const WideWords place = ((WideWords)y0 - above) * stride + ((WideWords)x0 + 1) * 8;
     __builtin_memcpy(l.place + i, &place, sizeof(place));
     l.inside |= bits_of(inside) << i;
     column += static_cast<float>(kWide);

@@ -18,6 +18,7 @@ constexpr int kWide = 4;
 #endif
 typedef float Wide __attribute__((vector_size(4 * kWide)));
 typedef int32_t WideInts __attribute__((vector_size(4 * kWide)));
+typedef uint32_t WideWords __attribute__((vector_size(4 * kWide)));
 typedef float Quad __attribute__((vector_size(16)));
 typedef float Oct __attribute__((vector_size(32)));
 
@@ -54,10 +55,10 @@ FASTVID_INLINE void narrow(T* p, const Wide& v) {
 }
 
 FASTVID_INLINE Wide to_wide(const WideInts& v) { return __builtin_convertvector(v, Wide); }
-// floor, for |v| < 2^31.
+// floor, for |v| < 2^31; any number for others.
 FASTVID_INLINE WideInts floor_of(const Wide& v) {
   const WideInts whole = __builtin_convertvector(v, WideInts);
-  return whole + (v < to_wide(whole));
+  return (WideInts)((WideWords)whole + (WideWords)(v < to_wide(whole)));
 }
 FASTVID_INLINE WideInts is_finite(const Wide& v) { return v - v == 0.0f; }
 
@@ -78,8 +79,13 @@ FASTVID_INLINE uint64_t bits_of(const WideInts& lanes) {
 struct WideLanes {
   using F = Wide;
   static F splat(float v) { return spread(v); }
+#ifdef __AVX2__
+  static F min(const F& a, const F& b) { return Lanes::min(a, b); }
+  static F max(const F& a, const F& b) { return Lanes::max(a, b); }
+#else
   static F min(const F& a, const F& b) { return a < b ? a : b; }
   static F max(const F& a, const F& b) { return a > b ? a : b; }
+#endif
   static F power_of_two(const F& t) { return (F)(((WideInts)t << 23) + 0x3f800000); }
 };
 

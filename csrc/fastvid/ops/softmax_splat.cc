@@ -20,7 +20,7 @@ constexpr int64_t kFloatBytes = sizeof(float);
 // A band of target rows is as high as its sums stay near the second cache, and low enough that
 // every thread gets several.
 constexpr int64_t kBandBytes = int64_t{2} << 20;
-constexpr int64_t kMaxBandRows = 24, kMinBandRows = 8, kBandsOfThread = 4;
+constexpr int64_t kMaxBandRows = 48, kMinBandRows = 8, kBandsOfThread = 4;
 constexpr uintptr_t kWorkspaceAlignment = 16;
 // Rows of one task of finding where the source goes.
 constexpr int64_t kReachRows = 32;
