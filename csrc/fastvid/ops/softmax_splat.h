@@ -28,13 +28,14 @@ SplatMode splat_mode(const std::string& name);
 // What lands outside the image is lost. A pixel whose flow or metric is not finite gives nothing. A
 // pixel of out that nothing reaches is 0, also where the sum of weights is within 1e-30 of 0.
 // kSoftmax takes weights 2^64 * exp(max(metric - peak, -80)), peak the largest finite metric of the
-// image, which changes nothing as long as no metric is 80 below the peak, and neither overflows nor
-// underflows. An image value that is not finite makes what it reaches not finite.
+// image, which changes nothing as long as no metric is 80 below the peak and no image value beyond
+// 1e18. An image value that is not finite makes what it reaches not finite.
 //
 // On the CPU the result is the same to the last bit on every instruction set and number of threads:
-// each sum is taken in the order of the source's pixels. The thread that calls keeps scratch
-// for the next call: at most 2 MiB for each thread that worked (64 bytes per pixel of a row and
-// four channels, up to 16, where that is more) and an eighth of a byte per pixel.
+// each sum is taken in the order of the source's pixels. The thread that calls keeps scratch for
+// the next call: about 2 MiB at most for each thread that worked (two rows of 32 bytes a pixel for
+// every four channels up to 16 where those are more) and an eighth of a byte per pixel of the
+// image.
 //
 // On CUDA float32 sums are atomic, so the last bits may vary between runs; with `deterministic`
 // they are sums of integers, which don't: to 40 bits below the largest addend of the pixel at 720p,
