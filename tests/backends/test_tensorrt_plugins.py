@@ -137,7 +137,8 @@ def described(bindings: Any, name: str) -> tuple[Any, Any, Any]:
     definition = library.QDP_REGISTRY[f"fastvid::{name}"]
     inputs, attributes, _ = cases()[name]
     inputs = [descriptor(trt, api, array) for array in inputs]
-    attributes = {key: str(value) for key, value in attributes.items()}
+    # In the order of the fields that the parser fills, which is that of the definition.
+    attributes = {key: str(attributes[key]) for key in definition.input_attrs}
     results = definition.register_func(*inputs, **attributes)
     results = results if isinstance(results, tuple) else (results,)
     return definition, (inputs, attributes), results
