@@ -13,7 +13,7 @@ import argparse
 import cv2
 import numpy as np
 import timing
-from quality_interpolator import Dis
+from quality.interpolator import Dis
 
 from fastvid import Interpolator
 from fastvid.metrics import psnr

@@ -1,11 +1,11 @@
 """What a clip of one moving shape shows, found by classical means: colour, shape and direction.
 
-Nothing here knows how the clips were drawn. The backdrop is fitted to the border of each frame, what
-differs from it is the object, and colour, outline and track of the object are named by rules:
+Nothing here knows how the clips were drawn. The backdrop is fitted to the border of each frame,
+what differs from it is the object, and colour, outline and track of it are named by rules:
 
 - colour by hue, saturation and value, as colour names are used in English;
-- shape by holes, by solidity (area over that of the convex hull), by the rays of its outline, and by
-  how much of the smallest circle, triangle and rectangle around it is filled;
+- shape by holes, by solidity (area over that of the convex hull), by the rays of its outline, and
+  by how much of the smallest circle, triangle and rectangle around it is filled;
 - direction by where the centre goes from the first to the last frames.
 """
 

@@ -1,6 +1,6 @@
 """Interpolation quality on triplets: fastvid beside frame averaging and OpenCV's DIS.
 
-    python benchmarks/quality_interpolator.py --data DATA [--triplets FOLDER ...] [--out FILE]
+    python benchmarks/quality/interpolator.py --data DATA [--triplets FOLDER ...] [--out FILE]
 
 `DATA/clips` gives consecutive frames (s, s+1, s+2) of clips no model was trained on, and of the
 last part, kept aside, of clips one was. A `--triplets` folder holds sub-folders with three images
@@ -11,8 +11,11 @@ over the sets.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
 import numpy as np
