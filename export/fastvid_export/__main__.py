@@ -62,6 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument("model", choices=registry.NAMES)
     bundle.add_argument("--checkpoint", type=Path, required=True)
     bundle.add_argument("--out", type=Path, required=True, help="folder of the bundle")
+    bundle.add_argument(
+        "--part",
+        dest="parts",
+        action="append",
+        default=[],
+        metavar="MODEL=FILE",
+        help="checkpoint of a network trained apart, for example video-vae=vae/best.pt",
+    )
     bundle.add_argument("--data", type=Path, help="material to measure quality with")
     bundle.add_argument("--cache", type=Path, help="folder of prepared material")
     bundle.set_defaults(run=_bundle)
@@ -114,7 +122,12 @@ def _bundle(options: argparse.Namespace) -> int:
     from fastvid_export import bundles
 
     made = bundles.build(
-        options.model, options.checkpoint, options.out, data=options.data, cache=options.cache
+        options.model,
+        options.checkpoint,
+        options.out,
+        parts={name: Path(path) for name, path in _settings(options.parts).items()},
+        data=options.data,
+        cache=options.cache,
     )
     print(made.path)
     return 0

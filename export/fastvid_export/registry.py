@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +39,8 @@ class BundlePlan:
     """How the weights were made, in a sentence."""
     training_data: tuple[str, ...] = ()
     credits: tuple[dict[str, str], ...] = field(default=())
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Further files of the bundle by name, for example `tokenizer.json`."""
 
 
 class Family(Protocol):
@@ -62,12 +64,18 @@ class Family(Protocol):
             InputError: There is no such setting.
         """
 
-    def plan(self, checkpoint: Checkpoint, frames: Frames) -> BundlePlan:
+    def plan(
+        self, checkpoint: Checkpoint, frames: Frames, parts: Mapping[str, Checkpoint]
+    ) -> BundlePlan:
         """What to export from the averaged weights.
 
         Args:
             checkpoint: Of this family.
-            frames: At least 3 consecutive real frames, for the checks.
+            frames: At least 9 consecutive real frames, for the checks.
+            parts: Checkpoints of the networks that were trained apart, by the name of their family.
+
+        Raises:
+            ExportError: A part is missing.
         """
 
     def measure(self, run: Run, data: Path, cache: Path) -> list[QualityFigure]:

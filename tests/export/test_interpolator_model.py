@@ -95,7 +95,7 @@ def test_exported_graphs_equal_pytorch(rng: np.random.Generator) -> None:
         optimizer={}, metrics={},
     )  # fmt: skip
     frames = [textured(rng, 64, 96) for _ in range(3)]
-    plan = InterpolatorFamily().plan(checkpoint, frames)
+    plan = InterpolatorFamily().plan(checkpoint, frames, {})
     for graph in (*plan.graphs, *plan.float_checks):
         assert exporting.export(graph).differences
 

@@ -111,10 +111,10 @@ def test_a_graph_of_other_weights_is_refused() -> None:
     frames = [np.zeros((20, 20, 3), np.uint8)] * 3
     state = network(seed=1).state_dict()
     checkpoint = ckpt.Checkpoint("upscaler", ckpt.option_dict(OPTIONS), 1, 2, state, state)
-    plan = UpscalerFamily().plan(checkpoint, frames)
+    plan = UpscalerFamily().plan(checkpoint, frames, {})
     other_state = network(seed=2).state_dict()
     other = ckpt.Checkpoint("upscaler", ckpt.option_dict(OPTIONS), 1, 2, other_state, other_state)
-    other_plan = UpscalerFamily().plan(other, frames)
+    other_plan = UpscalerFamily().plan(other, frames, {})
     for ours, theirs in zip(
         (*plan.graphs, *plan.float_checks),
         (*other_plan.graphs, *other_plan.float_checks),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ class InterpolatorFamily:
         options_of.refuse_rest(settings)
         return InterpolationTask(options, data, cache, sampling)
 
-    def plan(self, checkpoint: Checkpoint, frames: Frames) -> BundlePlan:
+    def plan(
+        self, checkpoint: Checkpoint, frames: Frames, parts: Mapping[str, Checkpoint]
+    ) -> BundlePlan:
         """Both graphs on frames; `between` is checked in floats too."""
         net = InterpolationNet(InterpolatorOptions(**checkpoint.options))
         net.load_state_dict(checkpoint.ema)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ class UpscalerFamily:
         options_of.refuse_rest(settings)
         return UpscalerTask(options, sampling, data=data, cache=cache)
 
-    def plan(self, checkpoint: Checkpoint, frames: Frames) -> BundlePlan:
+    def plan(
+        self, checkpoint: Checkpoint, frames: Frames, parts: Mapping[str, Checkpoint]
+    ) -> BundlePlan:
         """The graph `upscale` on frames; the luma network alone is checked in floats."""
         net = UpscalerNet(UpscalerOptions(**checkpoint.options))
         net.load_state_dict(checkpoint.ema)

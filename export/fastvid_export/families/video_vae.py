@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ class VideoVaeFamily:
         options_of.refuse_rest(settings)
         return VideoVaeTask(options, sampling, data=data, cache=cache)
 
-    def plan(self, checkpoint: Checkpoint, frames: Frames) -> BundlePlan:
+    def plan(
+        self, checkpoint: Checkpoint, frames: Frames, parts: Mapping[str, Checkpoint]
+    ) -> BundlePlan:
         """Refuses: there is no task for an autoencoder alone."""
         raise ExportError("bundle: a video-vae is not a model of its own; bundle the generator")
 
