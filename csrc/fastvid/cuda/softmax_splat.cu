@@ -1,5 +1,6 @@
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 
@@ -14,8 +15,10 @@ namespace {
 
 constexpr const char* kOp = "softmax_splat";
 constexpr int kThreads = 128;
-// Blocks of a reduction over an image: enough to fill a device. Blocks of any other kernel.
-constexpr int64_t kReduceBlocks = 1024, kMaxBlocks = int64_t{1} << 30;
+// Blocks of a multiprocessor that must find room: for more, the compiler would spill registers.
+constexpr int kResident = 8;
+// Blocks of a reduction over an image: enough to fill a device. Rows of blocks of a grid.
+constexpr int64_t kReduceBlocks = 1024, kMaxRows = 65535;
 // The numbers of cpu/softmax_splat.cc.
 constexpr float kHole = 1e-30f, kLowest = -80.0f, kScale = 18446744073709551616.0f;
 constexpr unsigned kNan = 0x7fc00000u;
@@ -63,6 +66,14 @@ __device__ void for_own(int64_t count, Body&& body) {
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < count; i += step) body(i);
 }
 
+// The same for all pixels of the planes [0, planes): body(plane, pixel).
+template <class Body>
+__device__ void for_own_pixels(int64_t planes, int64_t pixels, Body&& body) {
+  const int64_t pixel = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (pixel >= pixels) return;
+  for (int64_t plane = blockIdx.y; plane < planes; plane += gridDim.y) body(plane, pixel);
+}
+
 __device__ void reduce_max(unsigned value, unsigned* result) {
 #pragma unroll
   for (int lane = 16; lane > 0; lane /= 2) {
@@ -71,7 +82,7 @@ __device__ void reduce_max(unsigned value, unsigned* result) {
   if (threadIdx.x % 32 == 0 && value != 0) atomicMax(result, value);
 }
 
-__global__ void __launch_bounds__(kThreads) peak_kernel(Splat s) {
+__global__ void __launch_bounds__(kThreads, kResident) peak_kernel(Splat s) {
   unsigned highest = 0;
   for_own(s.plane(), [&](int64_t i) {
     const float m = __ldg(s.metric + i);
@@ -81,7 +92,8 @@ __global__ void __launch_bounds__(kThreads) peak_kernel(Splat s) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) largest_kernel(Splat s, const T* __restrict__ image) {
+__global__ void __launch_bounds__(kThreads, kResident)
+    largest_kernel(Splat s, const T* __restrict__ image) {
   unsigned largest = 0;
   for_own(s.channels * s.plane(), [&](int64_t i) {
     const float v = to_float(image[i]);
@@ -99,7 +111,9 @@ struct Landing {
 
   // False where the pixel gives nothing.
   __device__ bool find(const Splat& s, int64_t pixel) {
-    const int64_t y = pixel / s.width, x = pixel - y * s.width;
+    // Fewer than 2^31 pixels: the division of 32 bits is the cheaper one.
+    const auto width = static_cast<uint32_t>(s.width), i = static_cast<uint32_t>(pixel);
+    const uint32_t y = i / width, x = i - y * width;
     const float px = static_cast<float>(x) + __ldg(s.flow + pixel);
     const float py = static_cast<float>(y) + __ldg(s.flow + s.plane() + pixel);
     if (!(px > -1.0f && px < static_cast<float>(s.width) && py > -1.0f &&
@@ -155,10 +169,9 @@ __device__ void add_four(float* at, float a, float b, float c, float d) {
 
 // One thread per pixel and group of four lanes; sums are (groups, height, width, 4).
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    splat_kernel(Splat s, const T* __restrict__ image, int64_t threads, float* sums) {
-  for_own(threads, [&](int64_t i) {
-    const int64_t group = i / s.plane(), pixel = i - group * s.plane();
+__global__ void __launch_bounds__(kThreads, kResident)
+    splat_kernel(Splat s, const T* __restrict__ image, int64_t groups, float* sums) {
+  for_own_pixels(groups, s.plane(), [&](int64_t group, int64_t pixel) {
     Landing landing;
     if (!landing.find(s, pixel)) return;
     float v[4];
@@ -175,10 +188,9 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    write_kernel(Splat s, const float4* __restrict__ sums, int64_t threads, T* __restrict__ out) {
-  for_own(threads, [&](int64_t i) {
-    const int64_t group = i / s.plane(), pixel = i - group * s.plane();
+__global__ void __launch_bounds__(kThreads, kResident)
+    write_kernel(Splat s, const float4* __restrict__ sums, int64_t groups, T* __restrict__ out) {
+  for_own_pixels(groups, s.plane(), [&](int64_t group, int64_t pixel) {
     const auto four = [&](int64_t g, float* to) {
       const float4 sum = sums[g * s.plane() + pixel];
       to[0] = sum.x, to[1] = sum.y, to[2] = sum.z, to[3] = sum.w;
@@ -216,9 +228,9 @@ __device__ int exponent_of(unsigned bits) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResident)
     heaviest_kernel(Splat s, const T* __restrict__ image, Exact exact) {
-  for_own(s.plane(), [&](int64_t pixel) {
+  for_own_pixels(1, s.plane(), [&](int64_t, int64_t pixel) {
     Landing landing;
     if (!landing.find(s, pixel)) return;
     bool finite = true;
@@ -232,10 +244,10 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    splat_exact_kernel(Splat s, const T* __restrict__ image, int64_t threads, Exact exact) {
-  for_own(threads, [&](int64_t i) {
-    const int64_t lane = i / s.plane(), pixel = i - lane * s.plane(), c = s.channel(lane);
+__global__ void __launch_bounds__(kThreads, kResident)
+    splat_exact_kernel(Splat s, const T* __restrict__ image, Exact exact) {
+  for_own_pixels(s.lanes, s.plane(), [&](int64_t lane, int64_t pixel) {
+    const int64_t c = s.channel(lane);
     Landing landing;
     if (!landing.find(s, pixel)) return;
     const float v =
@@ -252,10 +264,9 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    write_exact_kernel(Splat s, Exact exact, int64_t threads, T* __restrict__ out) {
-  for_own(threads, [&](int64_t i) {
-    const int64_t c = i / s.plane(), pixel = i - c * s.plane();
+__global__ void __launch_bounds__(kThreads, kResident)
+    write_exact_kernel(Splat s, Exact exact, T* __restrict__ out) {
+  for_own_pixels(s.channels, s.plane(), [&](int64_t c, int64_t pixel) {
     const bool sum_only = s.mode == SplatMode::kSum;
     const int64_t lane = sum_only || c < s.weight_lane() ? c : c + 1;
     const unsigned heaviest = exact.heaviest[pixel];
@@ -272,9 +283,12 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
-unsigned blocks_for(int64_t threads, int64_t limit = kMaxBlocks) {
-  const int64_t blocks = (threads + kThreads - 1) / kThreads;
-  return static_cast<unsigned>(blocks < limit ? blocks : limit);
+unsigned blocks_for(int64_t threads) {
+  return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
+}
+
+unsigned reduction_blocks(int64_t elements) {
+  return static_cast<unsigned>(std::min((elements + kThreads - 1) / kThreads, kReduceBlocks));
 }
 
 // One image; the workspace is all zero.
@@ -282,27 +296,28 @@ template <class T>
 void splat_image(const Splat& s, const T* image, void* memory, bool deterministic, T* out,
                  cudaStream_t stream) {
   const int64_t plane = s.plane();
+  const auto grid = [&](int64_t planes) {
+    return dim3(blocks_for(plane), static_cast<unsigned>(std::min(planes, kMaxRows)));
+  };
   if (s.mode == SplatMode::kSoftmax) {
-    peak_kernel<<<blocks_for(plane, kReduceBlocks), kThreads, 0, stream>>>(s);
+    peak_kernel<<<reduction_blocks(plane), kThreads, 0, stream>>>(s);
   }
   if (!deterministic) {
     auto* sums = static_cast<float*>(memory);
-    const int64_t threads = (s.lanes + 3) / 4 * plane;
-    splat_kernel<<<blocks_for(threads), kThreads, 0, stream>>>(s, image, threads, sums);
-    write_kernel<<<blocks_for(threads), kThreads, 0, stream>>>(
-        s, reinterpret_cast<const float4*>(sums), threads, out);
+    const int64_t groups = (s.lanes + 3) / 4;
+    splat_kernel<<<grid(groups), kThreads, 0, stream>>>(s, image, groups, sums);
+    write_kernel<<<grid(groups), kThreads, 0, stream>>>(s, reinterpret_cast<const float4*>(sums),
+                                                        groups, out);
     return;
   }
   int doublings = 0;
-  while (doublings < 32 && (int64_t{1} << doublings) < plane) ++doublings;
+  while ((int64_t{1} << doublings) < plane) ++doublings;
   auto* sums = static_cast<long long*>(memory);
   const Exact exact{reinterpret_cast<unsigned*>(sums + s.lanes * plane), sums, 60 - doublings};
-  largest_kernel<<<blocks_for(s.channels * plane, kReduceBlocks), kThreads, 0, stream>>>(s, image);
-  heaviest_kernel<<<blocks_for(plane), kThreads, 0, stream>>>(s, image, exact);
-  splat_exact_kernel<<<blocks_for(s.lanes * plane), kThreads, 0, stream>>>(s, image,
-                                                                           s.lanes * plane, exact);
-  write_exact_kernel<<<blocks_for(s.channels * plane), kThreads, 0, stream>>>(
-      s, exact, s.channels * plane, out);
+  largest_kernel<<<reduction_blocks(s.channels * plane), kThreads, 0, stream>>>(s, image);
+  heaviest_kernel<<<grid(1), kThreads, 0, stream>>>(s, image, exact);
+  splat_exact_kernel<<<grid(s.lanes), kThreads, 0, stream>>>(s, image, exact);
+  write_exact_kernel<<<grid(s.channels), kThreads, 0, stream>>>(s, exact, out);
 }
 
 template <class T>
