@@ -54,7 +54,18 @@ def cases() -> dict[str, Case]:
     bias = image(1, 3, 6, 6)
     seen = {"causal": 1, "scale": 0.0}
     video, per_head = image(2, 5, 6, 3, 16), image(3, 5, 5)
+    moved, zeros = image(2, 2, 4, 12), {"zeros": 1, "channels_last": 0}
+    pair = [x, x, image(2, 4, 4, 12), image(2, 1, 4, 12)]
+
+    def blend(**options: Any) -> Callable[[], Any]:
+        return lambda: ops.warp_blend(*pair, **options)
+
     return {
+        "Warp": ([x, moved], zeros, lambda: ops.warp(x, moved, padding="zeros")),
+        "WarpBlend": (pair, {}, blend()),
+        "WarpBlendResidual": ([*pair, x], {}, blend(residual=x)),
+        "WarpBlendFrames": (pair, {}, blend(out_dtype="uint8")),
+        "WarpBlendResidualFrames": ([*pair, x], {}, blend(residual=x, out_dtype="uint8")),
         "TemporalAttention": ([video] * 3, seen, lambda: ops.temporal_attention(*[video] * 3)),
         "TemporalAttentionBias": (
             [video, video, video, per_head],

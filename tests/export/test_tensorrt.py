@@ -71,6 +71,16 @@ def test_left_out_inputs_choose_the_plugin() -> None:
     assert chosen("q", "k", "w", "w") == "QkNormRopeQWeightKWeight"
 
 
+@pytest.mark.parametrize("frames", [0, 1])
+@pytest.mark.parametrize("residual", ["", "r"])
+def test_a_blend_of_frames_is_a_plugin_of_its_own(frames: int, residual: str) -> None:
+    inputs = ["a", "b", "flow", "mask", residual]
+    made = prepare(graph(node("WarpBlend", inputs, ["out"], output_uint8=frames))).graph.node
+    name = "WarpBlend" + ("Residual" if residual else "") + ("Frames" if frames else "")
+    assert [n.op_type for n in made] == [name, *(["Cast"] if frames else [])]
+    assert made[-1].output[0] == "out"
+
+
 def test_attention_does_not_take_the_name_of_tensorrts_own() -> None:
     (made,) = prepare(graph(node("Attention", ["q", "k", "v", "bias"], ["out"]))).graph.node
     assert made.op_type == "FastvidAttentionBias"

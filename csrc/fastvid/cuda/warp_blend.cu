@@ -1,56 +1,18 @@
 #include <cuda_runtime.h>
 
 #include "fastvid/cuda/device.h"
-#include "fastvid/cuda/exponential.cuh"
-#include "fastvid/cuda/half.cuh"
-#include "fastvid/cuda/sampling.cuh"
+#include "fastvid/cuda/warp_blend.cuh"
 #include "fastvid/cuda/warp_blend.h"
 
 namespace fastvid::cuda {
 namespace {
 
-constexpr int kThreads = 128;
+constexpr int kThreads = kBlendThreads;
 
-template <class T>
-struct Blend {
-  const T *image0, *image1;  // (count, 3, height, width)
-  const T* residual;         // the same, or null
-  int64_t count, height, width;
-};
-
-// One thread per pixel of a batch.
 template <class T, class Out>
 __global__ void __launch_bounds__(kThreads)
     warp_blend_kernel(Blend<T> blend, Field flow, Field mask, Out* __restrict__ out) {
-  const int64_t plane = blend.height * blend.width;
-  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i >= blend.count * plane) return;
-  // A plane has fewer than 2^31 pixels, and 32-bit divisions are cheap.
-  const int64_t n = blend.count == 1 ? 0 : i / plane;
-  const auto pixel = static_cast<uint32_t>(i - n * plane);
-  const auto row = pixel / static_cast<uint32_t>(blend.width);
-  const int64_t y = row, x = pixel - row * static_cast<uint32_t>(blend.width);
-  const auto neighbours = [&](int64_t channel) {
-    return Neighbours(to_edge(displaced(x, flow.read(channel, y, x)), blend.width),
-                      to_edge(displaced(y, flow.read(channel + 1, y, x)), blend.height),
-                      blend.height, blend.width);
-  };
-  const Neighbours first = neighbours(4 * n), second = neighbours(4 * n + 2);
-  const float weight = 1.0f / (exponential(-mask.read(n, y, x)) + 1.0f);
-#pragma unroll
-  for (int c = 0; c < 3; ++c) {
-    const int64_t start = (3 * n + c) * plane;
-    const float a = first.sample(blend.image0 + start);
-    const float b = second.sample(blend.image1 + start);
-    float value = b + weight * (a - b);
-    if (blend.residual != nullptr) value = value + to_float(blend.residual[start + pixel]);
-    value = fminf(fmaxf(value, 0.0f), 1.0f);
-    if constexpr (sizeof(Out) == 1) {
-      from_float(value * 255.0f, out + 3 * i + c);
-    } else {
-      from_float(value, out + start + pixel);
-    }
-  }
+  warp_blend_pixel(blend, flow, mask, out);
 }
 
 template <class T, class Out>

@@ -11,6 +11,7 @@ from fastvid.backends.tensorrt_plugins._attention import (
     temporal_attention,
 )
 from fastvid.backends.tensorrt_plugins._describe import THREADS, Kernel, Plugin
+from fastvid.backends.tensorrt_plugins._warping import warp, warp_blend
 
 Given = Sequence[Any]
 Attributes = Mapping[str, Any]
@@ -153,6 +154,8 @@ def _all() -> dict[str, Plugin]:
         _rgb_to_luma(),
         _luma_to_rgb(),
         _downscale(),
+        *warp(),
+        *warp_blend(),
         *qk_norm_rope(),
         *attention(),
         *temporal_attention(),
