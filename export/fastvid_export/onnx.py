@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fastvid import _core
 from fastvid_export import ops
+from fastvid_export.compact import compact
 from fastvid_export.errors import ExportError
 
 Arrays = dict[str, NDArray[Any]]
@@ -62,6 +63,8 @@ class GraphPlan:
     samples: Mapping[str, Sequence[Arrays]]
     """Inputs to check with, by kind, for example `random` and `real`. The first of all is also the
     one that the module is traced with: its varying sizes must be at least 2."""
+    compact: bool = False
+    """Whether weights that `compact.round_weights` rounded are stored as int8."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,8 @@ def trace(plan: GraphPlan) -> bytes:
         except Exception as error:  # the exporter raises many types
             raise ExportError(f"export: {plan.name} cannot be traced: {error}") from error
     assert program is not None
-    return _clean(program.model_proto, plan).SerializeToString(deterministic=True)
+    model = _clean(program.model_proto, plan)
+    return (compact(model) if plan.compact else model).SerializeToString(deterministic=True)
 
 
 def _as_called(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ pytest.importorskip("tokenizers")
 
 from fastvid import Generator, ops, schedulers  # noqa: E402
 from fastvid_export import bundles  # noqa: E402
+from fastvid_export.compact import round_weights  # noqa: E402
 from fastvid_export.errors import ExportError  # noqa: E402
 from fastvid_export.models.generator import (  # noqa: E402
     GeneratorNet,
@@ -46,6 +47,8 @@ class Made:
         with torch.no_grad():
             for parameter in (*self.net.parameters(), *self.vae.parameters()):
                 parameter.add_(0.1 * torch.randn_like(parameter))
+        for network in (self.net, self.vae):
+            round_weights(network)
         self.checkpoint = save(folder / "net.pt", "generator", OPTIONS, self.net)
         self.part = save(folder / "vae.pt", "video-vae", VAE, self.vae)
         self.told: list[str] = []

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastvid.bundle import QualityFigure
 from fastvid.metrics import psnr
+from fastvid_export.compact import round_weights
 from fastvid_export.errors import ExportError
 from fastvid_export.families import settings as options_of
 from fastvid_export.families.generator_graphs import (
@@ -70,6 +71,8 @@ class GeneratorFamily:
         net.load_state_dict(checkpoint.ema)
         vae = VideoVae(VideoVaeOptions(**parts["video-vae"].options))
         vae.load_state_dict(parts["video-vae"].ema)
+        for network in (net, vae):
+            round_weights(network)
         clip = clip_of(frames, SIZE)
         tokenizer = vocabulary.build()
         graphs = [
@@ -85,7 +88,7 @@ class GeneratorFamily:
                 "description": (
                     "Text to video of a drawn world: shapes that move over backdrops, 17 frames of "
                     f"64x64; a latent diffusion transformer of {parameters} parameters with its "
-                    "text encoder, and a causal video autoencoder."
+                    "text encoder, and a causal video autoencoder, weights rounded to 8 bits."
                 ),
                 "licence": "Apache-2.0",
                 "size_rule": {

@@ -81,6 +81,7 @@ def text_encoder_plan(
             "random": [{"input_ids": drawn, "attention_mask": np.ones_like(drawn)}],
             "real": [{"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64)}],
         },
+        compact=True,
     )
 
 
@@ -133,6 +134,7 @@ def transformer_plan(
             ],
             "real": [sample(0.5 * latents + 0.5 * noisy, 500.0, condition)],
         },
+        compact=True,
     )
 
 
@@ -174,6 +176,7 @@ def autoencoder_plans(vae: VideoVae, clip: Clip) -> list[GraphPlan]:
                     (source, *incoming),
                     (result, *outgoing),
                     samples[part],
+                    compact=True,
                 )
             )
     return plans
