@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastvid_export.models.text_encoder import attend
+
 SPATIAL_PATCH = 2
 _FREQUENCIES = 128
 _PLACES = 4
@@ -139,10 +141,10 @@ class Block(nn.Module):
         h = self.norm1(x) * (1 + scale1) + shift1
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).unbind(2)
         q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
-        x = x + gate1 * self.out(_attend(q, k, v))
+        x = x + gate1 * self.out(attend(q, k, v))
         q = self.text_q_norm(self.text_q(self.norm2(x)).unflatten(-1, (self.heads, -1)))
         k, v = self.text_kv(text).unflatten(-1, (2, self.heads, -1)).unbind(2)
-        x = x + self.text_out(_attend(q, self.text_k_norm(k), v))
+        x = x + self.text_out(attend(q, self.text_k_norm(k), v))
         h = self.norm3(x) * (1 + scale2) + shift2
         return x + gate2 * self.down(F.relu(self.up(h)).square())
 
@@ -165,14 +167,6 @@ class _Norm(nn.RMSNorm):
 
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=1e-6, elementwise_affine=False)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(N, tokens, heads, width) each → (N, tokens, heads * width)."""
-    # Written out: on a CPU the fused kernel's gradient takes three times as long at these lengths.
-    q, k, v = (x.transpose(1, 2).to(v.dtype) for x in (q, k, v))
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
-    return (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).flatten(2)
 
 
 def rope_table_3d(grid: tuple[int, int, int], dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -198,10 +192,10 @@ def rope_table_3d(grid: tuple[int, int, int], dim: int, theta: float) -> tuple[T
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns interleaved pairs of (N, tokens, heads, dim) by the table (Su et al., 2021)."""
-    cos, sin = cos[:, None].to(x.dtype), sin[:, None].to(x.dtype)
-    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
+    """Turns (N, tokens, heads, dim) by the table; dimension i pairs with i + dim / 2 (Su et al.)."""
+    cos, sin = (torch.cat([table, table], -1)[:, None].to(x.dtype) for table in (cos, sin))
+    a, b = x.chunk(2, -1)
+    return x * cos + torch.cat([-b, a], -1) * sin
 
 
 def _mean(text: Tensor, mask: Tensor) -> Tensor:
