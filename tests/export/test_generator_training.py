@@ -13,6 +13,7 @@ pytest.importorskip("tokenizers")
 
 from PIL import Image  # noqa: E402
 
+from fastvid import Generator  # noqa: E402
 from fastvid_export.__main__ import main  # noqa: E402
 from fastvid_export.training.generation import held_out_prompts, load_vae  # noqa: E402
 from fastvid_export.training.latents import LatentBank  # noqa: E402
@@ -120,13 +121,49 @@ def test_an_autoencoder_is_no_bundle_alone(
     assert "bundle the generator" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def generator(data: Path, vae: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("generator")
+    assert train(data, vae, out, "--steps", "2", "--validate-every", "2") == 0
+    return out / "best.pt"
+
+
+def test_a_bundle_draws_and_decodes(
+    generator: Path, vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "generator-test"
+    command = ["bundle", "generator", "--checkpoint", str(generator), "--out", str(out)]
+    assert main([*command, "--part", f"video-vae={vae}"]) == 0
+    assert "sample of transformer, real inputs" in capsys.readouterr().out
+    image = np.full((32, 48, 3), 90, np.uint8)
+    with Generator(out, device="cpu", check_output=False) as model:
+        size = {"height": 32, "width": 48, "num_frames": 9, "seed": 3}
+        whole = model.generate("a red circle moves left", **size).frames()
+        pieces = list(model.stream("a red circle moves left", **size))
+        shown = model.generate("a red circle moves left", image=image, num_frames=9).frames()
+    assert whole.shape == shown.shape == (9, 32, 48, 3)
+    assert [len(piece) for piece in pieces] == [1, 4, 4]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+def test_another_encoder_is_refused(
+    generator: Path, vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = torch.load(vae, weights_only=True)
+    state["ema"]["encoder.out.bias"] = state["ema"]["encoder.out.bias"] + 1.0
+    torch.save(state, tmp_path / "other.pt")
+    command = ["bundle", "generator", "--checkpoint", str(generator), "--out", str(tmp_path / "b")]
+    assert main([*command, "--part", f"video-vae={tmp_path / 'other.pt'}"]) != 0
+    assert "must have the encoder" in capsys.readouterr().err
+
+
 def test_the_digest_is_that_of_the_encoder(vae: Path, tmp_path: Path) -> None:
     _, digest = load_vae(vae)
     for part, same in (("decoder.inner.bias", True), ("encoder.out.bias", False)):
         state = torch.load(vae, weights_only=True)
         state["ema"][part] = state["ema"][part] + 1.0
         torch.save(state, tmp_path / "changed.pt")
-        assert (load_vae(tmp_path / "changed.pt")[1] == digest) == same
+        assert torch.equal(load_vae(tmp_path / "changed.pt")[1], digest) == same
 
 
 def test_prompts_of_a_validation_never_train() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fastvid.bundle import QualityFigure
 from fastvid.metrics import psnr
@@ -26,7 +27,7 @@ from fastvid_export.models.video_vae import GROUP, PATCH, VideoVae, VideoVaeOpti
 from fastvid_export.registry import BundlePlan, Frames, Run
 from fastvid_export.training import material, vocabulary
 from fastvid_export.training.checkpoint import Checkpoint
-from fastvid_export.training.generation import GenerationData, GeneratorTask
+from fastvid_export.training.generation import GenerationData, GeneratorTask, encoder_digest
 from fastvid_export.training.loop import LoopConfig
 from fastvid_export.training.world import draw_scene
 from fastvid_export.training.world_drawing import render
@@ -60,7 +61,11 @@ class GeneratorFamily:
     def plan(
         self, checkpoint: Checkpoint, frames: Frames, parts: Mapping[str, Checkpoint]
     ) -> BundlePlan:
-        """Text encoder, transformer, and the autoencoder's four graphs; needs part `video-vae`."""
+        """Text encoder, transformer, and the autoencoder's four graphs; needs part `video-vae`.
+
+        Raises:
+            ExportError: There is no such part, or it has another encoder than the generator knows.
+        """
         if "video-vae" not in parts:
             raise ExportError(
                 "bundle: a generator needs its autoencoder, got none",
@@ -69,6 +74,11 @@ class GeneratorFamily:
         options = GeneratorOptions(**checkpoint.options)
         net = GeneratorNet(options)
         net.load_state_dict(checkpoint.ema)
+        if not torch.equal(net.autoencoder, encoder_digest(parts["video-vae"])):
+            raise ExportError(
+                "bundle: part video-vae must have the encoder that the generator was trained with, "
+                "got another"
+            )
         vae = VideoVae(VideoVaeOptions(**parts["video-vae"].options))
         vae.load_state_dict(parts["video-vae"].ema)
         for network in (net, vae):

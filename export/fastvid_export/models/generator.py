@@ -42,13 +42,18 @@ class GeneratorOptions:
 
 
 class GeneratorNet(nn.Module):
-    """Text encoder and transformer."""
+    """Text encoder and transformer.
+
+    The buffer `autoencoder` holds the digest of the encoder whose latents the network knows.
+    """
 
     def __init__(self, options: GeneratorOptions) -> None:
         super().__init__()
         self.options = options
         self.text_encoder = TextEncoder(options.text_encoder())
         self.transformer = VideoTransformer(options.transformer())
+        self.autoencoder: Tensor
+        self.register_buffer("autoencoder", torch.zeros(32, dtype=torch.uint8))
 
     def forward(self, latents: Tensor, timestep: Tensor, ids: Tensor, condition: Tensor) -> Tensor:
         """The velocity, see `VideoTransformer`, for prompts of token ids (N, L)."""

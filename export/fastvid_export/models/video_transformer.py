@@ -23,9 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastvid_export import ops
 from fastvid_export.models.text_encoder import attend
 
 SPATIAL_PATCH = 2
+EPSILON = 1e-6
+"""Added to the mean of squares by every norm."""
 _FREQUENCIES = 128
 _PLACES = 4
 
@@ -140,11 +143,12 @@ class Block(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table).chunk(6, 1)
         h = self.norm1(x) * (1 + scale1) + shift1
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
+        q, k = norm_and_rotate(q, k, self.q_norm, self.k_norm, (cos, sin))
         x = x + gate1 * self.out(attend(q, k, v))
-        q = self.text_q_norm(self.text_q(self.norm2(x)).unflatten(-1, (self.heads, -1)))
+        q = self.text_q(self.norm2(x)).unflatten(-1, (self.heads, -1))
         k, v = self.text_kv(text).unflatten(-1, (2, self.heads, -1)).unbind(2)
-        x = x + self.text_out(attend(q, self.text_k_norm(k), v))
+        q, k = norm_and_rotate(q, k, self.text_q_norm, self.text_k_norm)
+        x = x + self.text_out(attend(q, k, v))
         h = self.norm3(x) * (1 + scale2) + shift2
         return x + gate2 * self.down(F.relu(self.up(h)).square())
 
@@ -158,7 +162,7 @@ class HeadNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) → the same shape, in the dtype of `x`."""
-        scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+        scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + EPSILON)
         return x * scale * self.weight.to(x.dtype)
 
 
@@ -166,7 +170,28 @@ class _Norm(nn.RMSNorm):
     """Without a weight: the modulation has one, or the layer after."""
 
     def __init__(self, width: int) -> None:
-        super().__init__(width, eps=1e-6, elementwise_affine=False)
+        super().__init__(width, eps=EPSILON, elementwise_affine=False)
+
+
+def norm_and_rotate(
+    q: Tensor,
+    k: Tensor,
+    q_norm: HeadNorm,
+    k_norm: HeadNorm,
+    table: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Normalised and, by a table, rotated queries and keys, (N, tokens, heads, dim) each.
+
+    One node in a graph; written out where gradients are wanted, which is faster there.
+    """
+    if torch.onnx.is_in_onnx_export():
+        cos, sin = table or (None, None)
+        rope = None if table is None else "half"
+        return ops.qk_norm_rope(
+            q, k, q_norm.weight, k_norm.weight, cos, sin, norm="head", rope=rope, eps=EPSILON
+        )
+    q, k = q_norm(q), k_norm(k)
+    return (q, k) if table is None else (rotate(q, *table), rotate(k, *table))
 
 
 def rope_table_3d(grid: tuple[int, int, int], dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -192,7 +217,7 @@ def rope_table_3d(grid: tuple[int, int, int], dim: int, theta: float) -> tuple[T
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns (N, tokens, heads, dim) by the table; dimension i pairs with i + dim / 2 (Su et al.)."""
+    """Turns (N, tokens, heads, dim) by the table; dimension i pairs with i + dim / 2."""
     cos, sin = (torch.cat([table, table], -1)[:, None].to(x.dtype) for table in (cos, sin))
     a, b = x.chunk(2, -1)
     return x * cos + torch.cat([-b, a], -1) * sin

@@ -93,10 +93,11 @@ class GeneratorTask:
 
     def prepare(self) -> None:
         """Encodes the clips that are missing, and the ones to validate with."""
-        self._vae, digest = load_vae(self.settings.vae)
+        self._vae, self._digest = load_vae(self.settings.vae)
         self._tokenizer = vocabulary.build()
         self._empty = self._encode([""])
         s = self.settings
+        digest = bytes(self._digest.tolist()).hex()
         recipe = LatentRecipe(digest, simple=s.simple, length=self.options.length, shard=s.shard)
         folder = self.cache / f"latents_{digest[:12]}"
         photos = backdrop_photos(self.data, self.cache, held_back=False)
@@ -129,6 +130,8 @@ class GeneratorTask:
         self, model: nn.Module, batch: Batch, progress: float
     ) -> tuple[Tensor, dict[str, float]]:
         """Squared error of the velocity, where it is not given away by known latents."""
+        assert isinstance(model, GeneratorNet)
+        model.autoencoder.copy_(self._digest)
         s = self.settings
         count = len(batch["latents"])
         levels = torch.sigmoid(s.noise_mean + s.noise_deviation * torch.randn(count))
@@ -238,8 +241,8 @@ def _backdrop_for(colour: str) -> str:
     return "grey" if colour in ("white", "yellow") else "white"
 
 
-def load_vae(path: Path) -> tuple[VideoVae, str]:
-    """The averaged autoencoder of a checkpoint, for use only, and a digest of its weights.
+def load_vae(path: Path) -> tuple[VideoVae, Tensor]:
+    """The averaged autoencoder of a checkpoint, for use only, and the digest of its encoder.
 
     Raises:
         CheckpointError: The file is no checkpoint of an autoencoder.
@@ -251,9 +254,16 @@ def load_vae(path: Path) -> tuple[VideoVae, str]:
     vae = VideoVae(VideoVaeOptions(**state.options))
     vae.load_state_dict(state.ema)
     vae = vae.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    return vae, encoder_digest(state)
+
+
+def encoder_digest(state: ckpt.Checkpoint) -> Tensor:
+    """What tells the latents of one autoencoder from those of another, uint8 (32,).
+
+    Latents depend on the encoder alone: the decoder may go on training.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(state.ema.items()):
-        # The latents depend on the encoder alone: the decoder may go on training.
         if not name.startswith("decoder."):
             digest.update(value.contiguous().numpy().tobytes())
-    return vae, digest.hexdigest()
+    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
