@@ -80,7 +80,7 @@ ARGUMENTS: dict[str, Callable[[], tuple[Any, ...]]] = {
     "downscale": lambda: (images(h=8, w=12), 2),
     "inverse_search": lambda: (images(c=1, h=16, w=24), images(c=1, h=16, w=24, seed=5)),
     "softmax_splat": lambda: (images(), flows(), 4 * images(c=1, seed=7), "softmax", False),
-    "warp": lambda: (images(), flows(), True),
+    "warp": lambda: (images(), flows(), True, False),
     "warp_blend": lambda: (images(), images(seed=3), flows(c=4), flows(c=1), images(), False),
     "temporal_attention": lambda: (*clips(), biases(), 0.3, True),
 }
@@ -133,6 +133,33 @@ def test_inputs_may_be_views(name: str) -> None:
     arguments = ARGUMENTS[name]()
     found = as_list(_library.OPERATORS[name](*map(stretched, arguments)))
     for one, other in zip(found, as_list(_library.OPERATORS[name](*arguments)), strict=True):
+        torch.testing.assert_close(one, other, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_warp_takes_images_of_any_dtype_and_layout(dtype: Any, layout: str) -> None:
+    image = (255 * images()).to(dtype)
+    if layout == "NHWC":
+        image = image.permute(0, 2, 3, 1).contiguous()
+    found = ops.warp(image, flows(), layout=layout)
+    expected = definition_of("warp")(image, flows(), False, layout == "NHWC")
+    assert found.dtype == dtype
+    # Half a step of the dtype at 255, and one of uint8.
+    atol = {torch.float16: 0.13, torch.bfloat16: 1.1, torch.uint8: 1}[dtype]
+    torch.testing.assert_close(found.float(), expected.float(), atol=atol, rtol=0)
+
+
+def test_gradients_do_not_depend_on_the_layout() -> None:
+    def gradients(layout: str) -> list[Any]:
+        image, flow = images().requires_grad_(), flows().requires_grad_()
+        given = image.permute(0, 2, 3, 1) if layout == "NHWC" else image
+        moved = ops.warp(given, flow, layout=layout)
+        moved = moved.permute(0, 3, 1, 2) if layout == "NHWC" else moved
+        (moved * images(seed=7)).sum().backward()
+        return [image.grad, flow.grad]
+
+    for one, other in zip(gradients("NHWC"), gradients("NCHW"), strict=True):
         torch.testing.assert_close(one, other, atol=0, rtol=0)
 
 
@@ -418,7 +445,8 @@ def test_an_exported_program_keeps_the_operators_and_becomes_a_graph_later() -> 
             program, dynamo=True, verbose=False, custom_translation_table=ops.onnx_translations()
         )
     (node,) = (n for n in graph.model_proto.graph.node if n.domain == "fastvid")
-    assert (node.op_type, [(a.name, a.i) for a in node.attribute]) == ("Warp", [("zeros", 1)])
+    assert node.op_type == "Warp"
+    assert {a.name: a.i for a in node.attribute} == {"zeros": 1, "channels_last": 0}
 
 
 def test_wrong_arguments_raise_the_ops_own_errors() -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastvid import ops as compiled
+from fastvid._ops.checks import choice
 from fastvid.errors import InputError, InputTypeError
 from fastvid_export.ops._library import define
 from fastvid_export.ops.frames import planar_to_rgb
@@ -97,7 +98,10 @@ def _grid(flow: Tensor, height: int, width: int) -> Tensor:
     return torch.stack([x, y], -1)
 
 
-def _warp_definition(image: Tensor, flow: Tensor, zeros: bool) -> Tensor:
+def _warp_definition(image: Tensor, flow: Tensor, zeros: bool, channels_last: bool) -> Tensor:
+    if channels_last:
+        planes = image.permute(0, 3, 1, 2)
+        return _warp_definition(planes, flow, zeros, False).permute(0, 2, 3, 1)
     height, width = image.shape[-2:]
     grid = _grid(_full_size(flow, height, width), height, width)
     mode = "zeros" if zeros else "border"
@@ -107,12 +111,19 @@ def _warp_definition(image: Tensor, flow: Tensor, zeros: bool) -> Tensor:
     return (out.round() if image.dtype == torch.uint8 else out).to(image.dtype)
 
 
-def _compute_warp(out: Tensor, image: Tensor, flow: Tensor, zeros: bool, stream: int | None) -> Any:
-    padding = "zeros" if zeros else "border"
-    return compiled.warp(image, flow, padding=padding, out=out, stream=stream)
+def _compute_warp(
+    out: Tensor,
+    image: Tensor,
+    flow: Tensor,
+    zeros: bool,
+    channels_last: bool,
+    stream: int | None,
+) -> Any:
+    padding, layout = "zeros" if zeros else "border", "NHWC" if channels_last else "NCHW"
+    return compiled.warp(image, flow, padding=padding, layout=layout, out=out, stream=stream)
 
 
-def _like_image(image: Tensor, flow: Tensor, zeros: bool) -> Tensor:
+def _like_image(image: Tensor, flow: Tensor, zeros: bool, channels_last: bool) -> Tensor:
     return image.new_empty(image.shape)
 
 
@@ -120,13 +131,19 @@ _warp = define("warp", _warp_definition, allocate=_like_image, compute=_compute_
 
 
 def _warp_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    image, flow, ctx.zeros = inputs
+    image, flow, ctx.zeros, ctx.channels_last = inputs
     ctx.save_for_backward(image, flow)
 
 
-def _warp_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+def _warp_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     image, flow = ctx.saved_tensors
-    return (*_warp_gradients(grad, image, flow, ctx.zeros, *ctx.needs_input_grad[:2]), None)
+    if ctx.channels_last:
+        image, grad = image.permute(0, 3, 1, 2), grad.permute(0, 3, 1, 2)
+    needed = ctx.needs_input_grad[:2]
+    by_image, by_flow = _warp_gradients(grad, image, flow, ctx.zeros, *needed)
+    if ctx.channels_last and by_image is not None:
+        by_image = by_image.permute(0, 2, 3, 1)
+    return by_image, by_flow, None, None
 
 
 def _warp_gradients(
@@ -155,21 +172,21 @@ def _warp_gradients(
 _warp.register_autograd(_warp_backward, setup_context=_warp_context)
 
 
-def warp(image: Tensor, flow: Tensor, *, padding: str = "border") -> Tensor:
+def warp(image: Tensor, flow: Tensor, *, padding: str = "border", layout: str = "NCHW") -> Tensor:
     """Backward bilinear warp: out[y, x] = image[y + dy, x + dx].
 
     Args:
-        image: (N, C, H, W).
+        image: (N, C, H, W) of a float dtype or uint8.
         flow: float32 (N, 2, h, w) in pixels of the image, dx then dy; h = ceil(H / k), k in 1, 2,
             4, 8. float64 with a float64 image.
         padding: What lies outside the image: "border" repeats its edge, "zeros" is 0.
+        layout: "NCHW", or "NHWC" where the image is (N, H, W, C).
 
     Returns:
-        (N, C, H, W), with gradients to image and flow.
+        Like the image, with gradients to image and flow.
     """
-    if padding not in ("border", "zeros"):
-        raise InputError(f"warp: padding must be one of border, zeros, got {padding!r}")
-    return _warp(image, flow, padding == "zeros")
+    zeros = choice("warp", "padding", padding, ("border", "zeros")) == "zeros"
+    return _warp(image, flow, zeros, choice("warp", "layout", layout, ("NCHW", "NHWC")) == "NHWC")
 
 
 def _warp_blend_definition(
@@ -183,8 +200,8 @@ def _warp_blend_definition(
     height, width = image0.shape[-2:]
     share = torch.sigmoid(_full_size(mask, height, width))
     flow = _full_size(flow, height, width)
-    blend = share * _warp_definition(image0, flow[:, :2], False)
-    blend = blend + (1 - share) * _warp_definition(image1, flow[:, 2:], False)
+    blend = share * _warp_definition(image0, flow[:, :2], False, False)
+    blend = blend + (1 - share) * _warp_definition(image1, flow[:, 2:], False, False)
     if residual is not None:
         blend = blend + residual
     blend = blend.clamp(0, 1)
@@ -238,7 +255,7 @@ def _warp_blend_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     forth, back = (part.contiguous() for part in flow.split(2, 1))
     logit = _full_size(mask, height, width)
     share = torch.sigmoid(logit)
-    warped0, warped1 = _warp(image0, forth, False), _warp(image1, back, False)
+    warped0, warped1 = _warp(image0, forth, False, False), _warp(image1, back, False, False)
     blend = share * warped0 + (1 - share) * warped1
     if residual is not None:
         blend = blend + residual
