@@ -270,6 +270,36 @@ def attending() -> str:
     )
 
 
+def attending_in_time() -> str:
+    result = load("temporal_attention")
+    keys = ["fastvid", "fastvid_packed", "fastvid_bfloat16", "torch_usual", "torch_best"]
+    rows = []
+    for name, case in result["cases"].items():
+        time = case["time"] | {"torch_best": case["time"][case["best_torch"]]}
+        ratio, percent = case["ratio"], case["percent"]
+        rows.append(
+            (
+                name,
+                f"{case['megabytes']:.0f}",
+                *(ms(time[key]) for key in (*keys, "onnxruntime")),
+                *(f"{ratio[key]:.1f}x" for key in ("torch_usual", "torch_best", "onnxruntime")),
+                f"{percent['copy']:.0f} %, {percent['multiply']:.0f} %",
+            )
+        )
+    header = ["frames x places x heads x dim", "MB", "float32 ms", "packed ms", "bfloat16 ms"]
+    header += ["torch as usual ms", "torch's best ms", "onnxruntime ms"]
+    header += ["faster than usual", "than torch's best", "than onnxruntime"]
+    header += ["of copy, of multiply-adds"]
+    return (
+        f"Attention along frames, {result['threads']} threads. torch as usual copies places before "
+        "frames, attends and copies back; torch's best is the fastest of attention on views, of "
+        "matrix products, and of attention alone on tensors that need no copy. onnxruntime's is "
+        "its MultiHeadAttention between transposes. MB is what must be read and written; the last "
+        "column is how near copying as much, and doing as many multiply-adds in registers, each "
+        "alone, the op comes.\n\n" + table(header, rows) + "\n" + source(result)
+    )
+
+
 def pipeline() -> str:
     overlap, memory = load("pipeline_overlap"), load("pipeline_memory")
     rows = [
@@ -318,6 +348,7 @@ SECTIONS = {
     "Ops: solver steps": solvers,
     "Ops: norm and rotary embedding": norm_and_rope,
     "Ops: attention": attending,
+    "Ops: temporal attention": attending_in_time,
     "Pipeline": pipeline,
     "Start-up and size": startup,
 }
