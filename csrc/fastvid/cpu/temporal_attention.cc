@@ -8,6 +8,9 @@ namespace {
 constexpr int64_t kMaxFrames = TemporalAttention::kMaxFrames;
 constexpr int64_t kMaxDim = TemporalAttention::kMaxDim;
 constexpr int64_t kLine = 64;
+// Elements from key to key: known to the compiler, which has no registers for so many addresses,
+// and an odd number of cache lines.
+constexpr int64_t kKeyRow = kMaxDim + 16;
 
 // Sums that fit the registers beside what they are made of: keys by one or two vectors of queries,
 // and rows by vectors of values.
@@ -39,7 +42,7 @@ using Count = typename CountFrom<N>::Type;
 // Queries stand in lanes, so that the softmax runs along memory.
 struct alignas(64) Tile {
   float q[kMaxDim * kMaxFrames];     // (dim, queries), scaled; then the result, (queries, dim)
-  float k[kMaxFrames * kMaxDim];     // (keys, dim)
+  float k[kMaxFrames * kKeyRow];     // (keys, dim)
   float v[kMaxFrames * kMaxDim];     // (keys, dim)
   float p[kMaxFrames * kMaxFrames];  // (keys, queries): scores, then weights
   float inverse[kMaxFrames];         // 1 / sum of the weights of each query
@@ -105,11 +108,22 @@ class Ahead {
     next_run();
   }
 
-  FASTVID_INLINE void step() {
-    __builtin_prefetch(at_, 0, 2);
-    __builtin_prefetch(at_ + kLine, 0, 2);
-    at_ += pace_;
-    if (at_ >= end_) next_run();
+  // What a loop holds in registers while it steps.
+  struct Run {
+    const char *at, *end;
+    int64_t pace;
+  };
+  Run run() const { return run_; }
+  void keep(const Run& run) { run_ = run; }
+
+  FASTVID_INLINE void step(Run& run) {
+    __builtin_prefetch(run.at, 0, 2);
+    __builtin_prefetch(run.at + kLine, 0, 2);
+    run.at += run.pace;
+    if (run.at >= run.end) [[unlikely]] {
+      next_run();
+      run = run_;
+    }
   }
 
  private:
@@ -117,13 +131,13 @@ class Ahead {
 
   __attribute__((noinline)) void next_run() {
     if (frames_ == 0) {
-      // Nothing is left: the same line again and again.
-      pace_ = 0;
-      end_ = at_ + 1;
+      // Nothing is left: the same near line again and again.
+      const char* own = reinterpret_cast<const char*>(this);
+      run_ = {own, own + 1, 0};
       return;
     }
-    at_ = frame_[tensor_] + head_ * head_stride_[tensor_];
-    end_ = at_ + bytes_;
+    run_ = {frame_[tensor_] + head_ * head_stride_[tensor_], nullptr, pace_};
+    run_.end = run_.at + bytes_;
     if (++tensor_ < kTensors) return;
     tensor_ = 0;
     if (++head_ < heads_) return;
@@ -132,8 +146,7 @@ class Ahead {
     for (int i = 0; i < kTensors; ++i) frame_[i] += frame_stride_[i];
   }
 
-  const char* at_ = nullptr;
-  const char* end_ = nullptr;
+  Run run_{};
   int64_t pace_ = 0;
   const char* frame_[kTensors];
   int64_t frame_stride_[kTensors], head_stride_[kTensors];
@@ -147,9 +160,10 @@ FASTVID_INLINE const T* typed(const char* p) {
 
 // Copies rows as float32; what pads a row to whole vectors is 0.
 template <class T>
-FASTVID_INLINE void copy_rows(const char* from, int64_t stride, const Size& s, float* to) {
+FASTVID_INLINE void copy_rows(const char* from, int64_t stride, const Size& s, float* to,
+                              int64_t row) {
   const int64_t whole = s.dim / kFloats * kFloats;
-  for (int64_t t = 0; t < s.frames; ++t, from += stride, to += s.row) {
+  for (int64_t t = 0; t < s.frames; ++t, from += stride, to += row) {
     for (int64_t d = 0; d < whole; d += kFloats) store(to + d, load(typed<T>(from) + d));
     if (whole < s.row) store(to + whole, load_first(typed<T>(from) + whole, s.dim - whole));
   }
@@ -204,8 +218,8 @@ FASTVID_INLINE void turn_queries(const char* from, int64_t stride, const Size& s
 // Scores of NQ vectors of queries and NK keys: each one sum over dim in order.
 template <int NQ, int NK>
 void score_block(const Size& s, const float* q, const float* k, const Table& table, float* p,
-                 Ahead& shared) {
-  Ahead ahead = shared;
+                 Ahead& ahead) {
+  Ahead::Run run = ahead.run();
   Floats sum[NK][NQ];
 #pragma GCC unroll 16
   for (int j = 0; j < NK; ++j) {
@@ -221,13 +235,13 @@ void score_block(const Size& s, const float* q, const float* k, const Table& tab
     for (int i = 0; i < NQ; ++i) x[i] = load(q + d * s.queries + i * kFloats);
 #pragma GCC unroll 16
     for (int j = 0; j < NK; ++j) {
-      const Floats key = splat(k[j * s.row + d]);
+      const Floats key = splat(k[j * kKeyRow + d]);
 #pragma GCC unroll 2
       for (int i = 0; i < NQ; ++i) sum[j][i] = fma(key, x[i], sum[j][i]);
     }
-    ahead.step();
+    ahead.step(run);
   }
-  shared = ahead;
+  ahead.keep(run);
 #pragma GCC unroll 16
   for (int j = 0; j < NK; ++j) {
 #pragma GCC unroll 2
@@ -238,8 +252,8 @@ void score_block(const Size& s, const float* q, const float* k, const Table& tab
 // NR rows and NC vectors of the result: each one sum over keys in order, then divided.
 template <int NR, int NC>
 void value_block(const Size& s, const float* p, const float* v, const float* inverse, float* out,
-                 Ahead& shared) {
-  Ahead ahead = shared;
+                 Ahead& ahead) {
+  Ahead::Run run = ahead.run();
   Floats sum[NR][NC];
 #pragma GCC unroll 8
   for (int i = 0; i < NR; ++i) {
@@ -256,9 +270,9 @@ void value_block(const Size& s, const float* p, const float* v, const float* inv
 #pragma GCC unroll 4
       for (int c = 0; c < NC; ++c) sum[i][c] = fma(weight, x[c], sum[i][c]);
     }
-    ahead.step();
+    ahead.step(run);
   }
-  shared = ahead;
+  ahead.keep(run);
 #pragma GCC unroll 8
   for (int i = 0; i < NR; ++i) {
     const Floats factor = splat(inverse[i]);
@@ -303,7 +317,7 @@ void score_column(const Size& s, Tile& tile, const Table& table, int64_t t, Ahea
   constexpr int kMost = NQ == 1 ? kKeys : kKeysOfPair;
   split(s.frames, kMost, [&](int64_t j, int64_t keys) {
     ScoreBlocks<NQ, Count<kMost>>::kBlocks[keys - 1](
-        s, tile.q + t, tile.k + j * s.row, table.from(j, t), tile.p + j * s.queries + t, ahead);
+        s, tile.q + t, tile.k + j * kKeyRow, table.from(j, t), tile.p + j * s.queries + t, ahead);
   });
 }
 
@@ -361,10 +375,10 @@ void temporal_attention(const TemporalAttention& a, int64_t begin, int64_t end) 
     const int64_t last = first + a.group < a.heads ? first + a.group : a.heads;
     ahead.start(a, unit + 1, sizeof(T), (last - first) * steps(s));
     for (int64_t h = first; h < last; ++h) {
-      copy_rows<T>(a.k.at(b, x, h), a.k.frame, s, tile.k);
+      copy_rows<T>(a.k.at(b, x, h), a.k.frame, s, tile.k, kKeyRow);
       turn_queries<T>(a.q.at(b, x, h), a.q.frame, s, a.scale, tile.q);
       scores(s, tile, table.from(h * a.table_head, 0), ahead);
-      copy_rows<T>(a.v.at(b, x, h), a.v.frame, s, tile.v);
+      copy_rows<T>(a.v.at(b, x, h), a.v.frame, s, tile.v, s.row);
       for (int64_t t = 0; t < s.queries; t += kFloats) {
         softmax_column(s, tile.p + t, tile.inverse + t);
       }
