@@ -222,10 +222,43 @@ def test_the_kernel_takes_what_tensorrt_passes(
     assert bounds
     assert int(bounds[1]) == number(launch.block_x)
     assert number(launch.grid_x) >= 1
+    assert len(re.findall(r"\.entry ", text)) == 1
+    assembled(text, tmp_path)
 
 
-def launched(bindings: Any, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What the plugin tells TensorRT to run."""
+@pytest.mark.parametrize("name", sorted(PLUGINS))
+def test_there_is_a_kernel_for_every_dtype(
+    bindings: Any, ptx: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    trt, _, _ = bindings
+    for stem, text in ptx.items():
+        (tmp_path / f"{stem}.ptx").write_text(text)
+    types = {"f32": trt.DataType.FLOAT, "f16": trt.DataType.HALF, "bf16": trt.DataType.BF16}
+    for suffix in PLUGINS[name].dtypes:
+        entry, _, _, _ = launched(bindings, name, tmp_path, monkeypatch, types[suffix])
+        assert entry.endswith(f"_{suffix}")
+
+
+def assembled(text: str, folder: Path) -> None:
+    """The module, as it is handed to TensorRT, is valid and spills nothing."""
+    module = folder / "module.ptx"
+    module.write_text(text)
+    assembler = shutil.which("ptxas")
+    if assembler is None:
+        return
+    done = subprocess.run(
+        [assembler, "-arch=sm_80", "-v", str(module), "-o", str(folder / "module.cubin")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "0 bytes spill stores, 0 bytes spill loads" in done.stderr
+
+
+def launched(
+    bindings: Any, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any = None
+) -> Any:
+    """What the plugin tells TensorRT to run; `dtype` is that of the first input."""
     trt, api, registry = bindings
     library = sys.modules[f"{api.__name__}._lib"]
     for table in (library.QDP_REGISTRY, library.QDP_CREATORS):
@@ -235,6 +268,8 @@ def launched(bindings: Any, name: str, folder: Path, monkeypatch: pytest.MonkeyP
     tensorrt_plugins.register.__wrapped__()
     definition, (inputs, attributes), results = described(bindings, name)
     assert registry is trt.get_plugin_registry()
+    if dtype is not None:
+        inputs[0].dtype = dtype
     return definition.aot_impl_func(*inputs, *attributes.values(), results, 0)
 
 
@@ -259,6 +294,14 @@ def test_constants_are_checked() -> None:
     for wrong in ({"a": 1.0}, {"b": 1}, {"c": 1}):
         with pytest.raises(UnsupportedModelError, match="must have a constant"):
             _ptx.with_constants(text, wrong)
+
+
+def test_a_kernel_that_is_not_there_is_named() -> None:
+    first, second = (f".visible .entry {name}(\n)\n{{\n}}\n" for name in "ab")
+    text = f".version 9.0\n{first}.shared .b8 x[4];\n{second}"
+    assert _ptx.with_entry(text, "b") == f".version 9.0\n.shared .b8 x[4];\n{second}"
+    with pytest.raises(UnsupportedModelError, match="the kernel c must be in the module"):
+        _ptx.with_entry(text, "c")
 
 
 def test_dtypes_without_a_kernel_are_refused(bindings: Any) -> None:

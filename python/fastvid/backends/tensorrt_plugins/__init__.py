@@ -20,7 +20,7 @@ from types import GenericAlias
 from typing import Any
 
 from fastvid.backends.tensorrt_plugins._describe import NAMESPACE, Plugin
-from fastvid.backends.tensorrt_plugins._ptx import with_constants
+from fastvid.backends.tensorrt_plugins._ptx import with_constants, with_entry
 from fastvid.backends.tensorrt_plugins._table import PLUGINS
 from fastvid.errors import BackendUnavailableError, UnsupportedModelError
 
@@ -87,14 +87,14 @@ def _register(plugin: Plugin, trt: Any, api: Any, folder: Path) -> None:
     def compiled(*given: Any) -> Any:
         *arguments, _outputs, _tactic = given
         inputs, attributes = _split(plugin, dict(zip(names, arguments, strict=True)))
-        suffix = _suffix(plugin, trt, inputs)
         kernel = plugin.kernel(api, inputs, attributes)
+        entry = f"{kernel.name}_{_suffix(plugin, trt, inputs)}"
         launch = api.KernelLaunchParams(grid_x=kernel.blocks, block_x=kernel.threads)
         extras = api.SymIntExprs(len(kernel.arguments))
         for i, argument in enumerate(kernel.arguments):
             extras[i] = api.SymInt32(argument)
         ptx = (folder / f"{plugin.kernels}.ptx").read_text()
-        return f"{kernel.name}_{suffix}", with_constants(ptx, kernel.constants), launch, extras
+        return entry, with_constants(with_entry(ptx, entry), kernel.constants), launch, extras
 
     plugin_id = f"{NAMESPACE}::{plugin.name}"
     tensors = dict.fromkeys(plugin.inputs, api.TensorDesc)

@@ -1,4 +1,4 @@
-"""PTX as text: the constants of a module that stand for a node's attributes."""
+"""PTX as text: one kernel of a module, and the constants that stand for a node's attributes."""
 
 from __future__ import annotations
 
@@ -32,3 +32,24 @@ def with_constants(ptx: str, values: Mapping[str, int | float]) -> str:
         line = f".const .align 4 .{match[1]} {name} = {literal};"
         ptx = ptx[: match.start()] + line + ptx[match.end() :]
     return ptx
+
+
+def with_entry(ptx: str, entry: str) -> str:
+    """A module with one kernel of those it has, so that TensorRT compiles no other.
+
+    Raises:
+        UnsupportedModelError: The module has no such kernel.
+    """
+    head, *entries = re.split(r"^(?=\.visible \.entry )", ptx, flags=re.MULTILINE)
+    kept = [head]
+    found = False
+    for text in entries:
+        # What follows a kernel's end belongs to the module: variables of the next one.
+        body, end, rest = text.partition("\n}\n")
+        if re.match(rf"\.visible \.entry {entry}\(", body):
+            kept.append(body + end)
+            found = True
+        kept.append(rest)
+    if not found:
+        raise UnsupportedModelError(f"tensorrt: the kernel {entry} must be in the module")
+    return "".join(kept)
