@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,12 @@ from PIL import Image  # noqa: E402
 
 from fastvid import Generator  # noqa: E402
 from fastvid_export.__main__ import main  # noqa: E402
-from fastvid_export.training.generation import held_out_prompts, load_vae  # noqa: E402
+from fastvid_export.training import checkpoint as ckpt  # noqa: E402
+from fastvid_export.training.generation import (  # noqa: E402
+    encoder_digest,
+    held_out_prompts,
+    load_vae,
+)
 from fastvid_export.training.latents import LatentBank  # noqa: E402
 from fastvid_export.training.muon import Muon, orthogonal  # noqa: E402
 from fastvid_export.training.world import held_out  # noqa: E402
@@ -56,6 +62,24 @@ def vae(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = ["train", "video-vae", "--data", str(data), "--out", str(out), "--threads", "1"]
     assert main([*command, "--steps", "2", "--validate-every", "2", *VAE]) == 0
     return out / "best.pt"
+
+
+def test_a_decoder_can_train_on_alone(data: Path, vae: Path, tmp_path: Path) -> None:
+    command = ["train", "video-vae", "--data", str(data), "--out", str(tmp_path), "--threads", "1"]
+    alone = ["--init", str(vae), "--set", "decoder_only=yes"]
+    assert main([*command, *alone, "--steps", "2", "--validate-every", "2", *VAE]) == 0
+    before, after = (ckpt.load(path) for path in (vae, tmp_path / "last.pt"))
+    assert torch.equal(encoder_digest(before), encoder_digest(after))
+    assert torch.equal(encoder_digest(replace(before, ema=after.model)), encoder_digest(before))
+    assert not torch.equal(before.ema["decoder.inner.bias"], after.ema["decoder.inner.bias"])
+
+
+def test_a_setting_that_is_yes_or_no_is_neither_1_nor_0(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "video-vae", "--data", str(data), "--out", str(tmp_path)]
+    assert main([*command, "--set", "decoder_only=1"]) != 0
+    assert "decoder_only: setting must be bool, got '1'" in capsys.readouterr().err
 
 
 def train(data: Path, vae: Path, out: Path, *more: str) -> int:

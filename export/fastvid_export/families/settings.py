@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from fastvid.errors import InputError
 
 T = TypeVar("T")
+_BOOLS = {"yes": True, "no": False}
 
 
 def fill(kind: type[T], settings: dict[str, Any]) -> T:
@@ -22,8 +23,8 @@ def fill(kind: type[T], settings: dict[str, Any]) -> T:
             continue
         text, example = settings.pop(field.name), field.default
         try:
-            values[field.name] = type(example)(text)
-        except (TypeError, ValueError):
+            values[field.name] = _BOOLS[text] if isinstance(example, bool) else type(example)(text)
+        except (KeyError, TypeError, ValueError):
             raise InputError(
                 f"{field.name}: setting must be {type(example).__name__}, got {text!r}"
             ) from None

@@ -284,13 +284,13 @@ class VideoVae(nn.Module):
         """Normalised latents as the decoder takes them."""
         return latents * self._deviation() + self._per_channel(self.latents_mean)
 
-    def sample(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, frames: Tensor, *, follow: bool = True) -> tuple[Tensor, Tensor]:
         """A random latent of each position and the divergence from a unit Gaussian, in nats.
-
-        In training mode the statistics that `encode` normalises by follow the samples.
 
         Args:
             frames: (N, 1 + 4k, 3, H, W) in [0, 1].
+            follow: Whether, in training mode, the statistics that `encode` normalises by follow the
+                samples.
 
         Returns:
             Latents (N, 1 + k, C, H/8, W/8), not normalised, and the mean divergence of an element.
@@ -298,7 +298,7 @@ class VideoVae(nn.Module):
         mean, log_variance = self.encoder(frames)
         latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
-        if self.training:
+        if self.training and follow:
             with torch.no_grad():
                 values = latents.transpose(1, 2).transpose(0, 1).flatten(1)
                 self.latents_mean.lerp_(values.mean(1), 0.01)

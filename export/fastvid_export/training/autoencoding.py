@@ -44,6 +44,9 @@ class AutoencodingData:
     """Weight of the divergence from a unit Gaussian, per element of the latents."""
     squared: float = 10.0
     """Weight of the squared error beside the absolute one: small moving things cover few pixels."""
+    decoder_only: bool = False
+    """Leave the encoder as it is, for a run that starts from another's weights: what was trained on
+    its latents stays valid."""
     halved: float = 0.25
     """Weight of decoding halved latents to halved frames, see `VideoVaeTask.loss`."""
 
@@ -76,8 +79,10 @@ class VideoVaeTask:
         self._photos: list[NDArray[np.uint8]] = []
 
     def build(self) -> nn.Module:
-        """An untrained network."""
-        return VideoVae(self.options)
+        """An untrained network; with `decoder_only` its encoder takes no gradients."""
+        vae = VideoVae(self.options)
+        vae.encoder.requires_grad_(not self.settings.decoder_only)
+        return vae
 
     def prepare(self) -> None:
         """Reads the photos."""
@@ -103,7 +108,7 @@ class VideoVaeTask:
         """
         assert isinstance(model, VideoVae)
         frames = to_planes(batch["frames"])
-        latents, divergence = model.sample(frames)
+        latents, divergence = model.sample(frames, follow=not self.settings.decoder_only)
         decoded = model.decoder(latents)
         loss = self._error(decoded, frames) + self.settings.divergence * divergence
         few = max(1, len(frames) // 4)
