@@ -105,6 +105,27 @@ def test_every_node_is_listed() -> None:
     assert set(nodes()) == set(re.findall(r'\.name = "([A-Z]\w+)"', text))
 
 
+def unlike(array: Any) -> list[Any]:
+    """Arrays that no op takes in the place of this one."""
+    return [
+        array.astype(np.float64),
+        array.astype(np.bool_),
+        array[..., None, None, None, None, None],
+        np.array(array.flat[0]),
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(nodes()))
+def test_wrong_inputs_are_errors_of_the_session(run_node: Callable[..., Any], name: str) -> None:
+    """Wrong dtypes, too many axes and none: no crash and no result."""
+    inputs, attributes, outputs = nodes()[name]
+    for i, array in enumerate(inputs):
+        for wrong in unlike(array):
+            given = [*inputs[:i], wrong, *inputs[i + 1 :]]
+            with pytest.raises(Exception, match=rf"{name}|in{i}|type"):
+                run_node(name, *given, outputs=outputs, **attributes)
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("name", sorted(nodes()))
 def test_the_cuda_provider_agrees_with_the_cpu(run_node: Callable[..., Any], name: str) -> None:
