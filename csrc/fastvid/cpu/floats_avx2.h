@@ -127,24 +127,67 @@ FASTVID_INLINE float reduce_max(const Floats& a) {
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-FASTVID_INLINE Floats swap_pairs(const Floats& a) {
-  return {_mm256_permute_ps(a.lo, 0xb1), _mm256_permute_ps(a.hi, 0xb1)};
-}
-FASTVID_INLINE Floats negate_even(const Floats& a) {
-  const __m256 signs = _mm256_castsi256_ps(_mm256_set1_epi64x(0x80000000));
-  return {_mm256_xor_ps(a.lo, signs), _mm256_xor_ps(a.hi, signs)};
-}
-FASTVID_INLINE Floats load_doubled(const float* p, int64_t n) {
-  float some[8] = {};
-  if (n < 8) {
-    for (int64_t i = 0; i < n; ++i) some[i] = p[i];
-    p = some;
-  }
-  const __m256 all = _mm256_loadu_ps(p);
-  return {_mm256_permutevar8x32_ps(all, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)),
-          _mm256_permutevar8x32_ps(all, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7))};
-}
+struct Pairs {
+  Floats even, odd;
+};
 
+FASTVID_INLINE __m256 quarters_in_order(__m256 v) {
+  return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xd8));
+}
+// Shuffles stay within 128 bits; the order they leave is undone by those of store_pairs.
+template <class T>
+FASTVID_INLINE Floats load_for_pairs(const float* p) {
+  return {quarters_in_order(_mm256_loadu_ps(p)), quarters_in_order(_mm256_loadu_ps(p + 8))};
+}
+template <>
+FASTVID_INLINE Floats load_for_pairs<BFloat16>(const float* p) {
+  return load(p);
+}
+template <class T>
+FASTVID_INLINE Pairs load_pairs(const T* p) {
+  const Floats a = load(p), b = load(p + 16);
+  return {{_mm256_shuffle_ps(a.lo, a.hi, 0x88), _mm256_shuffle_ps(b.lo, b.hi, 0x88)},
+          {_mm256_shuffle_ps(a.lo, a.hi, 0xdd), _mm256_shuffle_ps(b.lo, b.hi, 0xdd)}};
+}
+FASTVID_INLINE Pairs load_pairs(const BFloat16* p) {
+  const auto* words = reinterpret_cast<const __m256i*>(p);
+  const __m256i a = _mm256_loadu_si256(words), b = _mm256_loadu_si256(words + 1);
+  const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+  return {{_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)),
+           _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))},
+          {_mm256_castsi256_ps(_mm256_and_si256(a, upper)),
+           _mm256_castsi256_ps(_mm256_and_si256(b, upper))}};
+}
+template <class T>
+FASTVID_INLINE Pairs load_pairs_like(const float* p) {
+  return load_pairs(p);
+}
+template <>
+FASTVID_INLINE Pairs load_pairs_like<BFloat16>(const float* p) {
+  const Pairs mixed = load_pairs(p);
+  return {{quarters_in_order(mixed.even.lo), quarters_in_order(mixed.even.hi)},
+          {quarters_in_order(mixed.odd.lo), quarters_in_order(mixed.odd.hi)}};
+}
+template <class T>
+FASTVID_INLINE Floats in_order(const T*, const Floats& a) {
+  return a;
+}
+FASTVID_INLINE Floats in_order(const BFloat16*, const Floats& a) {
+  return {_mm256_permute2f128_ps(a.lo, a.hi, 0x20), _mm256_permute2f128_ps(a.lo, a.hi, 0x31)};
+}
+template <class T>
+FASTVID_INLINE void store_pairs(T* p, const Pairs& a, bool stream) {
+  for (int i = 0; i < 2; ++i, p += 16) {
+    const __m256 even = i == 0 ? a.even.lo : a.even.hi, odd = i == 0 ? a.odd.lo : a.odd.hi;
+    Floats both{_mm256_unpacklo_ps(even, odd), _mm256_unpackhi_ps(even, odd)};
+    both = in_order(p, both);
+    if (stream) {
+      store_past_caches(p, both);
+    } else {
+      store(p, both);
+    }
+  }
+}
 FASTVID_INLINE void transpose_eight(__m256* r) {
   __m256 t[8];
   for (int i = 0; i < 8; i += 2) {

@@ -24,14 +24,17 @@ FASTVID_INLINE __m512 widen(__m256i bits, const BFloat16*) {
 FASTVID_INLINE __m256i narrow(__m512 v, const Half*) {
   return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-FASTVID_INLINE __m256i narrow(__m512 v, const BFloat16*) {
-  const __m512i u = _mm512_castps_si512(v), upper = _mm512_srli_epi32(u, 16);
-  const __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
-  const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
+// The upper halves are the rounded values; the lower ones are not cleared.
+FASTVID_INLINE __m512i rounded_to_bfloat16(__m512 v) {
+  const __m512i u = _mm512_castps_si512(v);
+  const __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
+  const __m512i sum = _mm512_add_epi32(u, _mm512_set1_epi32(0x7fff));
+  const __m512i even = _mm512_mask_add_epi32(sum, odd, u, _mm512_set1_epi32(0x8000));
   const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-  const __m512i words =
-      _mm512_mask_or_epi32(_mm512_srli_epi32(sum, 16), nan, upper, _mm512_set1_epi32(0x40));
-  return _mm512_cvtepi32_epi16(words);
+  return _mm512_mask_or_epi32(even, nan, u, _mm512_set1_epi32(0x400000));
+}
+FASTVID_INLINE __m256i narrow(__m512 v, const BFloat16*) {
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded_to_bfloat16(v), 16));
 }
 FASTVID_INLINE __mmask16 first(int64_t n) {
   return static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << (n < 0 ? 0 : n)) - 1);
@@ -98,16 +101,63 @@ FASTVID_INLINE float reduce_max(const Floats& a) {
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-FASTVID_INLINE Floats swap_pairs(const Floats& a) { return {_mm512_permute_ps(a.v, 0xb1)}; }
-FASTVID_INLINE Floats negate_even(const Floats& a) {
-  return {_mm512_xor_ps(a.v, _mm512_castsi512_ps(_mm512_set1_epi64(0x80000000)))};
-}
-FASTVID_INLINE Floats load_doubled(const float* p, int64_t n) {
-  const __m256 some = _mm256_maskz_loadu_ps(static_cast<__mmask8>(first(n)), p);
-  const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-  return {_mm512_permutexvar_ps(twice, _mm512_castps256_ps512(some))};
-}
+struct Pairs {
+  Floats even, odd;
+};
 
+// Shuffles stay within 128 bits; the order they leave is undone by those of store_pairs.
+template <class T>
+FASTVID_INLINE Floats load_for_pairs(const float* p) {
+  const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+  return {_mm512_castpd_ps(_mm512_permutexvar_pd(order, _mm512_castps_pd(_mm512_loadu_ps(p))))};
+}
+template <>
+FASTVID_INLINE Floats load_for_pairs<BFloat16>(const float* p) {
+  return load(p);
+}
+template <class T>
+FASTVID_INLINE Pairs load_pairs(const T* p) {
+  const __m512 a = load(p).v, b = load(p + 16).v;
+  return {{_mm512_shuffle_ps(a, b, 0x88)}, {_mm512_shuffle_ps(a, b, 0xdd)}};
+}
+FASTVID_INLINE Pairs load_pairs(const BFloat16* p) {
+  const __m512i words = _mm512_loadu_si512(p);
+  const __m512i upper = _mm512_and_si512(words, _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
+  return {{_mm512_castsi512_ps(_mm512_slli_epi32(words, 16))}, {_mm512_castsi512_ps(upper)}};
+}
+template <class T>
+FASTVID_INLINE Pairs load_pairs_like(const float* p) {
+  return load_pairs(p);
+}
+template <>
+FASTVID_INLINE Pairs load_pairs_like<BFloat16>(const float* p) {
+  const __m512 a = _mm512_loadu_ps(p), b = _mm512_loadu_ps(p + 16);
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+  return {{_mm512_permutex2var_ps(a, even, b)}, {_mm512_permutex2var_ps(a, odd, b)}};
+}
+template <class T>
+FASTVID_INLINE void store_pairs(T* p, const Pairs& a, bool stream) {
+  const Floats first{_mm512_unpacklo_ps(a.even.v, a.odd.v)};
+  const Floats second{_mm512_unpackhi_ps(a.even.v, a.odd.v)};
+  if (stream) {
+    store_past_caches(p, first);
+    store_past_caches(p + 16, second);
+  } else {
+    store(p, first);
+    store(p + 16, second);
+  }
+}
+FASTVID_INLINE void store_pairs(BFloat16* p, const Pairs& a, bool stream) {
+  const __m512i even = _mm512_srli_epi32(rounded_to_bfloat16(a.even.v), 16);
+  const __m512i odd = rounded_to_bfloat16(a.odd.v);
+  const __m512i words = _mm512_mask_blend_epi16(0xaaaaaaaau, even, odd);
+  if (stream) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(p), words);
+  } else {
+    _mm512_storeu_si512(p, words);
+  }
+}
 FASTVID_INLINE void transpose(Floats* rows) {
   __m512 t[16], u[16];
   for (int i = 0; i < 16; i += 2) {

@@ -113,15 +113,33 @@ FASTVID_INLINE float reduce_max(const Floats& a) {
   return t.v[0];
 }
 
-// Of pairs (x, y): (y, x); (-x, y); and each of the first n of eight values at `p` twice.
-FASTVID_INLINE Floats swap_pairs(const Floats& a) {
-  return each([&](int i) { return a.v[i ^ 1]; });
+// Of 32 values: those at even and at odd places, in an order that depends on their type.
+struct Pairs {
+  Floats even, odd;
+};
+
+// 32 values at `p`, and back; with `stream` past the caches, as store_past_caches.
+// load_for_pairs<T> puts sixteen values, one for each pair, into the order of load_pairs(const T*).
+template <class T>
+FASTVID_INLINE Floats load_for_pairs(const float* p) {
+  return load(p);
 }
-FASTVID_INLINE Floats negate_even(const Floats& a) {
-  return each([&](int i) { return i % 2 == 0 ? -a.v[i] : a.v[i]; });
+template <class T>
+FASTVID_INLINE Pairs load_pairs(const T* p) {
+  return {each([p](int i) { return to_float(p[2 * i]); }),
+          each([p](int i) { return to_float(p[2 * i + 1]); })};
 }
-FASTVID_INLINE Floats load_doubled(const float* p, int64_t n) {
-  return each([&](int i) { return i / 2 < n ? p[i / 2] : 0.0f; });
+// 32 float32 at `p` in the order of load_pairs(const T*).
+template <class T>
+FASTVID_INLINE Pairs load_pairs_like(const float* p) {
+  return load_pairs(p);
+}
+template <class T>
+FASTVID_INLINE void store_pairs(T* p, const Pairs& a, bool) {
+  for (int i = 0; i < 16; ++i) {
+    from_float(a.even.v[i], p + 2 * i);
+    from_float(a.odd.v[i], p + 2 * i + 1);
+  }
 }
 
 // A 16 x 16 matrix in rows becomes its columns.

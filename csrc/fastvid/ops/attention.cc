@@ -2,9 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
-#include <new>
 
+#include "fastvid/core/arena.h"
 #include "fastvid/core/error.h"
 #include "fastvid/core/overlap.h"
 #include "fastvid/cpu/attention.h"
@@ -18,37 +17,10 @@ constexpr const char* kOp = "attention";
 constexpr int64_t kPanels = 4;
 // Packed keys and values of one group, in floats: they are to stay in the last cache.
 constexpr int64_t kGroup = int64_t{4} << 20;
-// What a thread keeps between calls, in floats.
+// Memory that a thread keeps between calls at most, in floats.
 constexpr size_t kKept = size_t{8} << 20;
 
 std::string subject(const Tensor& tensor) { return std::string(kOp) + ": " + tensor.name; }
-
-// Memory that a thread keeps between calls: fresh pages would cost as much as packing.
-class Arena {
- public:
-  float* reserve(size_t floats) {
-    if (floats > size_) {
-      memory_.reset();
-      size_ = 0;
-      memory_.reset(
-          static_cast<float*>(::operator new(floats * sizeof(float), std::align_val_t{64})));
-      size_ = floats;
-    }
-    return memory_.get();
-  }
-  void release_large() {
-    if (size_ <= kKept) return;
-    memory_.reset();
-    size_ = 0;
-  }
-
- private:
-  struct Free {
-    void operator()(float* p) const { ::operator delete(p, std::align_val_t{64}); }
-  };
-  std::unique_ptr<float, Free> memory_;
-  size_t size_ = 0;
-};
 
 void check_bias(const Tensor& bias, const Tensor& q, const Tensor& k) {
   if (!bias.present()) return;
@@ -112,8 +84,10 @@ Kernels kernels_for(DType dtype) {
 void run_on_cpu(const Attention& a, const Kernels& kernels, const Executor& executor) {
   const int64_t all = a.batch * a.heads, size = AttentionGroup::floats(a);
   const int64_t heads = std::clamp<int64_t>(kGroup / (2 * size), 1, all);
-  thread_local Arena arena;
-  float* memory = arena.reserve(static_cast<size_t>(2 * heads * size));
+  thread_local Arena kept;
+  Arena once;
+  const auto floats = static_cast<size_t>(2 * heads * size);
+  float* memory = (floats > kKept ? once : kept).reserve(floats);
   for (int64_t first = 0; first < all; first += heads) {
     const int64_t count = std::min(heads, all - first);
     const AttentionGroup group{first, memory, memory + heads * size};
@@ -122,7 +96,6 @@ void run_on_cpu(const Attention& a, const Kernels& kernels, const Executor& exec
     for_rows(executor, count * AttentionGroup::blocks(a), 1,
              [&](int64_t begin, int64_t end) { kernels.attend(a, group, begin, end); });
   }
-  arena.release_large();
 }
 
 }  // namespace

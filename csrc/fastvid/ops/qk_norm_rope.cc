@@ -1,5 +1,6 @@
 #include "fastvid/ops/qk_norm_rope.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "fastvid/core/error.h"
@@ -13,8 +14,9 @@ namespace fastvid {
 namespace {
 
 constexpr const char* kOp = "qk_norm_rope";
-// Elements of one task: enough work to outweigh handing it over.
-constexpr int64_t kElements = 1 << 15;
+// Elements of one task: at least enough work to outweigh handing it over, and at most what leaves
+// many tasks, because each starts with memory that nobody fetched in advance.
+constexpr int64_t kElements = 1 << 15, kMostElements = 1 << 18, kTasks = 32;
 // Elements of a token, which the CUDA kernel counts in 32 bits.
 constexpr int64_t kMaxWidth = int64_t{1} << 30;
 
@@ -155,8 +157,10 @@ void qk_norm_rope(const QkNormRopeArgs& args, const Tensor& q_out, const Tensor&
                       : q_out.dtype == DType::kFloat16 ? FASTVID_BY_ISA(qk_norm_rope_float16)
                                                        : FASTVID_BY_ISA(qk_norm_rope_bfloat16);
   const int64_t width = (q.heads + k.heads) * q.dim;
-  const int64_t grain = width < kElements ? kElements / width : 1;
   const int64_t q_tokens = q.batch * q.tokens, k_tokens = k.batch * k.tokens;
+  const int64_t least = std::max<int64_t>(kElements / width, 1);
+  const int64_t grain =
+      std::clamp(q_tokens / kTasks, least, std::max(kMostElements / width, least));
   // One pass where they have the same tokens: the tables' rows are then still near for k.
   const int64_t both = q_tokens == k_tokens ? q_tokens : 0;
   for_rows(executor, both, grain, [&](int64_t begin, int64_t end) {
