@@ -7,7 +7,7 @@ bytes a pixel, 33 MB for 1280x720 with 3 channels. The arithmetic is about 45 op
 (of which an exponential 20) and 16 for every four channels or weights: 61 for 3 channels, 0.06
 GFLOP for that picture, so that memory is the limit. `copy` moves as many bytes, on as many threads.
 
-The flow is `bench_warp`'s: a pan, 2 % zoom, a slow field, moving rectangles, a little noise; `wild`
+The flow is that of `warp_scenes`, a camera and moving things; `wild`
 has independent displacements of 50 pixels. torch is what a user would write: exp, the four corners
 in turn, division by the weights; once more compiled by inductor. Every answer is checked against
 float64 first.
@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import limits
 import timing
 import torch
-from bench_warp import camera_flow, other_instruction_sets
 from torch import Tensor
+from warp_scenes import camera_flow, other_instruction_sets
 
 from fastvid import ops
 

@@ -13,6 +13,7 @@ namespace {
 struct Avx2 {
   using F = __m256;
   static constexpr int kLanes = 8;
+  static constexpr bool kMasks = false;
 
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static F load(const Half* p) {
@@ -77,24 +78,6 @@ struct Avx2 {
     __builtin_memcpy(p + 12, both + 16, 12);
   }
 
-  // The first n lanes; the others are 0.
-  static F load_first(const float* p, int64_t n) {
-    return _mm256_maskload_ps(p,
-                              _mm256_cmpgt_epi32(splat(static_cast<int32_t>(n)), lane_numbers()));
-  }
-  template <class T>
-  static F load_first(const T* p, int64_t n) {
-    T all[kLanes] = {};
-    for (int64_t i = 0; i < n; ++i) all[i] = p[i];
-    return load(all);
-  }
-  template <class T>
-  static void store_first(T* p, F v, int64_t n) {
-    T all[kLanes];
-    store(all, v);
-    for (int64_t i = 0; i < n; ++i) p[i] = all[i];
-  }
-
   using I = __m256i;
   static void store(int32_t* p, I v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
   static I load(const int32_t* p) {
@@ -145,8 +128,6 @@ struct Avx2 {
   }
   static F lerp(F a, F b, F w) { return a + w * (b - a); }
 
- private:
-  static I lane_numbers() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
 };
 
 }  // namespace

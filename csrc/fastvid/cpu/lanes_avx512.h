@@ -13,6 +13,7 @@ namespace {
 struct Avx512 {
   using F = __m512;
   static constexpr int kLanes = 16;
+  static constexpr bool kMasks = true;
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static F load(const Half* p) {

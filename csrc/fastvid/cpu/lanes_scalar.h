@@ -12,6 +12,8 @@ namespace {
 struct Scalar {
   using F = float;
   static constexpr int kLanes = 1;
+  // Whether it can load and store the first of its lanes alone.
+  static constexpr bool kMasks = false;
 
   static F load(const float* p) { return *p; }
   static F load(const Half* p) { return half_to_float(*p); }
@@ -50,15 +52,6 @@ struct Scalar {
       __builtin_memcpy(&bits, &t, sizeof(bits));
       p[c] = static_cast<uint8_t>(bits);
     }
-  }
-
-  template <class T>
-  static F load_first(const T* p, int64_t) {
-    return load(p);
-  }
-  template <class T>
-  static void store_first(T* p, F v, int64_t) {
-    store(p, v);
   }
 
   using I = int32_t;

@@ -90,7 +90,7 @@ void rows(const Warp& w, int64_t begin, int64_t end) {
   FlowRow u, v;
   Strip<S> strip;
   const float* flow_y = w.flow + w.flow_height * w.flow_width;
-  for_strips(w.width, kMaxBlocks * S::kLanes, begin, end, [&](const StripPlace& at) {
+  for_strips(w.width, longest_strip<S>(), begin, end, [&](const StripPlace& at) {
     const float* dx = u.read(w.flow, w.flow_height, w.flow_width, w.scale, at);
     const float* dy = v.read(flow_y, w.flow_height, w.flow_width, w.scale, at);
     const Geometry g{w.height, w.width, at.y, at.x, at.count, w.scale == 1 ? w.width : 0};

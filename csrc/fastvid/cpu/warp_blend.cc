@@ -72,7 +72,7 @@ void rows_of(const WarpBlend& b, int64_t begin, int64_t end) {
   const int64_t ahead = b.scale == 1 ? b.width : 0;
   const Planes<T> image0{static_cast<const T*>(b.image0), plane, b.height, b.width};
   const Planes<T> image1{static_cast<const T*>(b.image1), plane, b.height, b.width};
-  for_strips(b.width, kMaxBlocks * S::kLanes, begin, end, [&](const StripPlace& at) {
+  for_strips(b.width, longest_strip<S>(), begin, end, [&](const StripPlace& at) {
     const float* row[5];
     for (int i = 0; i < 5; ++i) {
       const float* from = i < 4 ? b.flow + i * cells : b.mask;

@@ -16,10 +16,14 @@ struct Corners {
 
 // `n` channels, at most as many as there are lanes.
 template <class S, class T, bool kAll>
-FASTVID_INLINE typename S::F mix(const Corners<T>& corners, int64_t c, int64_t n) {
+FASTVID_INLINE typename S::F mix(const Corners<T>& corners, int64_t c,
+                                [[maybe_unused]] int64_t n) {
   const auto corner = [&](int k) FASTVID_INLINE_LAMBDA {
-    if constexpr (kAll) return S::load(corners.at[k] + c);
-    return S::load_first(corners.at[k] + c, n);
+    if constexpr (kAll) {
+      return S::load(corners.at[k] + c);
+    } else {
+      return S::load_first(corners.at[k] + c, n);
+    }
   };
   const auto wx = S::splat(corners.wx);
   return S::lerp(S::lerp(corner(0), corner(1), wx), S::lerp(corner(2), corner(3), wx),
@@ -39,8 +43,12 @@ FASTVID_INLINE void warp_pixel(const Corners<T>& corners, int64_t channels, bool
     }
     S::store(out + c, value);
   }
-  if (c < channels) {
-    S::store_first(out + c, mix<S, T, false>(corners, c, channels - c), channels - c);
+  if constexpr (S::kMasks) {
+    if (c < channels) {
+      S::store_first(out + c, mix<S, T, false>(corners, c, channels - c), channels - c);
+    }
+  } else {
+    for (; c < channels; ++c) Scalar::store(out + c, mix<Scalar, T, true>(corners, c, 1));
   }
 }
 

@@ -42,7 +42,7 @@ FASTVID_INLINE void sample_window(const Strip<S>& strip, const Planes<T>& image,
 // The four neighbours of every pixel of a block, as elements of a plane; -1 is a 0.
 template <class S>
 struct Taps {
-  int32_t at[4][S::kLanes];
+  alignas(64) int32_t at[4][S::kLanes];
   alignas(64) float wx[S::kLanes], wy[S::kLanes];
 };
 
@@ -63,28 +63,34 @@ inline void taps_inside(const Strip<S>& strip, int b, int64_t height, int64_t wi
   }
 }
 
+// Written without a branch, so that the compiler makes vectors of it.
 template <class S>
-inline void taps_outside(const Strip<S>& strip, int b, int64_t height, int64_t width,
+inline void taps_outside(const Strip<S>& strip, int b, int64_t image_height, int64_t image_width,
                          Taps<S>* taps) {
+  const auto height = static_cast<int32_t>(image_height);
+  const auto width = static_cast<int32_t>(image_width);
+  const auto right = static_cast<float>(width), bottom = static_cast<float>(height);
   for (int i = 0; i < S::kLanes; ++i) {
-    const float x = strip.wx[b][i], y = strip.wy[b][i];
-    const auto right = static_cast<float>(width), bottom = static_cast<float>(height);
-    const bool near = x > -1.0f && x < right && y > -1.0f && y < bottom;
-    // Far outside, all neighbours are; this one is as good as any.
-    int64_t x0 = near ? static_cast<int64_t>(x + 1.0f) - 1 : -2;
-    int64_t y0 = near ? static_cast<int64_t>(y + 1.0f) - 1 : -2;
-    if (Scalar::all_inside(x, y, right - 1.0f, bottom - 1.0f)) {
-      // As in a block that is inside.
-      x0 = static_cast<int64_t>(x);
-      y0 = static_cast<int64_t>(y);
-      x0 = x0 > width - 2 && width > 1 ? width - 2 : x0;
-      y0 = y0 > height - 2 && height > 1 ? height - 2 : y0;
-    }
-    for (int k = 0; k < 4; ++k) {
-      const int64_t column = x0 + k % 2, row = y0 + k / 2;
-      const bool inside = column >= 0 && column < width && row >= 0 && row < height;
-      taps->at[k][i] = inside ? static_cast<int32_t>(row * width + column) : -1;
-    }
+    float x = strip.wx[b][i], y = strip.wy[b][i];
+    const bool near = (x > -1.0f) & (x < right) & (y > -1.0f) & (y < bottom);
+    // Far outside, all neighbours are; this point is as good as any.
+    x = near ? x : -2.0f;
+    y = near ? y : -2.0f;
+    const bool inside = (x >= 0.0f) & (x <= right - 1.0f) & (y >= 0.0f) & (y <= bottom - 1.0f);
+    // Inside as in a block that is: the last column and row are neighbours of those before.
+    const auto column = static_cast<int32_t>(x), row = static_cast<int32_t>(y);
+    const int32_t last_column = width > 1 ? width - 2 : 0, last_row = height > 1 ? height - 2 : 0;
+    const int32_t x0 = inside ? (column < last_column ? column : last_column)
+                              : static_cast<int32_t>(x + 1.0f) - 1;
+    const int32_t y0 =
+        inside ? (row < last_row ? row : last_row) : static_cast<int32_t>(y + 1.0f) - 1;
+    const bool left_in = (x0 >= 0) & (x0 < width), right_in = (x0 >= -1) & (x0 + 1 < width);
+    const bool above_in = (y0 >= 0) & (y0 < height), below_in = (y0 >= -1) & (y0 + 1 < height);
+    const int32_t top = y0 * width + x0;
+    taps->at[0][i] = near & above_in & left_in ? top : -1;
+    taps->at[1][i] = near & above_in & right_in ? top + 1 : -1;
+    taps->at[2][i] = near & below_in & left_in ? top + width : -1;
+    taps->at[3][i] = near & below_in & right_in ? top + width + 1 : -1;
     taps->wx[i] = near ? x - static_cast<float>(x0) : 0.0f;
     taps->wy[i] = near ? y - static_cast<float>(y0) : 0.0f;
   }
@@ -97,21 +103,41 @@ inline void sample_taps(const Taps<S>& taps, const Planes<T>& image, typename S:
     const T* plane = image.data + c * image.plane;
     typename S::F corner[4];
     for (int k = 0; k < 4; ++k) {
-      T values[S::kLanes];
-      for (int i = 0; i < S::kLanes; ++i) {
-        const int32_t at = taps.at[k][i];
-        values[i] = at >= 0 ? plane[at] : T{};
+      if constexpr (S::kLanes > 1 && sizeof(T) == sizeof(float)) {
+        corner[k] = S::gather(plane, S::load(taps.at[k]));
+      } else {
+        T values[S::kLanes];
+        for (int i = 0; i < S::kLanes; ++i) {
+          const int32_t at = taps.at[k][i];
+          values[i] = at >= 0 ? plane[at] : T{};
+        }
+        corner[k] = S::load(values);
       }
-      corner[k] = S::load(values);
     }
     out[c] = S::lerp(S::lerp(corner[0], corner[1], wx), S::lerp(corner[2], corner[3], wx), wy);
+  }
+}
+
+// Blocks of one pixel read nothing else.
+template <class T, int C>
+FASTVID_INLINE void sample_pixel(const Strip<Scalar>& strip, const Planes<T>& image, int b,
+                                 float* out) {
+  const int64_t right = image.width > 1 ? 1 : 0, down = image.height > 1 ? image.width : 0;
+  const float wx = strip.wx[b][0], wy = strip.wy[b][0];
+  const T* q = image.data + strip.row[b][0] * image.width + strip.column[b][0];
+  for (int c = 0; c < C; ++c, q += image.plane) {
+    const float a = Scalar::load(q), c1 = Scalar::load(q + right);
+    const float d = Scalar::load(q + down), e = Scalar::load(q + down + right);
+    out[c] = Scalar::lerp(Scalar::lerp(a, c1, wx), Scalar::lerp(d, e, wx), wy);
   }
 }
 
 template <class S, class T, int C>
 inline void sample_scattered(const Strip<S>& strip, const Planes<T>& image, int b,
                              typename S::F* out) {
-  if constexpr (S::kLanes > 1 && sizeof(T) == sizeof(float)) {
+  if constexpr (S::kLanes == 1) {
+    sample_pixel<T, C>(strip, image, b, out);
+  } else if constexpr (sizeof(T) > 1) {
     const auto width = S::splat(static_cast<int32_t>(image.width));
     const auto left = S::add(S::mul(S::load(strip.row[b]), width), S::load(strip.column[b]));
     const auto wx = S::load(strip.wx[b]), wy = S::load(strip.wy[b]);

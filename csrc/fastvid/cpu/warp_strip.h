@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "fastvid/cpu/flow_rows.h"
 #include "fastvid/cpu/window.h"
 
 namespace fastvid::cpu::FASTVID_ISA {
@@ -16,6 +17,11 @@ namespace {
 enum Kind { kOneRow, kTwoRows, kThreeRows, kScattered, kOutside, kKinds };
 
 constexpr int kMaxBlocks = 64;
+
+template <class S>
+constexpr int64_t longest_strip() {
+  return kMaxBlocks * S::kLanes < kMaxStrip ? kMaxBlocks * S::kLanes : kMaxStrip;
+}
 
 // What lies around a strip.
 struct Geometry {

@@ -39,6 +39,26 @@ struct Avx2Window : Avx2 {
     return lerp(ordered(_mm256_shuffle_ps(low, high, 0x88)),
                 ordered(_mm256_shuffle_ps(low, high, 0xdd)), w);
   }
+  static F gather_across(const Half* s, I left, F w) {
+    const I pairs = _mm256_i32gather_epi32(reinterpret_cast<const int*>(s), left, 2);
+    const auto numbers = [](I words) {
+      return _mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(words),
+                                              _mm256_extracti128_si256(words, 1)));
+    };
+    return lerp(numbers(_mm256_and_si256(pairs, splat(0xffff))),
+                numbers(_mm256_srli_epi32(pairs, 16)), w);
+  }
+  static F gather_across(const BFloat16* s, I left, F w) {
+    const I pairs = _mm256_i32gather_epi32(reinterpret_cast<const int*>(s), left, 2);
+    const I upper = _mm256_and_si256(pairs, splat(static_cast<int>(0xffff0000u)));
+    return lerp(_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)), _mm256_castsi256_ps(upper), w);
+  }
+
+  // Elements of s; 0 for those before it.
+  static F gather(const float* s, I at) {
+    const F there = _mm256_castsi256_ps(_mm256_cmpgt_epi32(at, splat(-1)));
+    return _mm256_mask_i32gather_ps(_mm256_setzero_ps(), s, at, there, 4);
+  }
 };
 
 }  // namespace

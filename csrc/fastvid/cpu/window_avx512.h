@@ -55,6 +55,22 @@ struct Avx512Window : Avx512 {
     return lerp(_mm512_permutex2var_ps(low, even, high),
                 _mm512_permutex2var_ps(low, next(even), high), w);
   }
+  static F gather_across(const Half* s, I left, F w) {
+    const I pairs = _mm512_i32gather_epi32(left, s, 2);
+    return lerp(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs)),
+                _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16))), w);
+  }
+  static F gather_across(const BFloat16* s, I left, F w) {
+    const I pairs = _mm512_i32gather_epi32(left, s, 2);
+    const I upper = _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
+    return lerp(_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)), _mm512_castsi512_ps(upper), w);
+  }
+
+  // Elements of s; 0 for those before it.
+  static F gather(const float* s, I at) {
+    const __mmask16 there = _mm512_cmpge_epi32_mask(at, _mm512_setzero_si512());
+    return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, at, s, 4);
+  }
 
  private:
   static I next(I column) { return _mm512_add_epi32(column, _mm512_set1_epi32(1)); }
