@@ -167,7 +167,9 @@ def onnxruntime_chain(scene: Scene, whole: bool, out: Any, threads: int) -> Boun
             helper.make_node("Transpose", ["rounded"], ["pixels"], perm=[0, 2, 3, 1]),
             helper.make_node("Cast", ["pixels"], ["out"], to=2),
         ]
-    constants = {"zero": np.float32(0), "one": np.float32(1), "levels": np.float32(255)}
+    constants = {"zero": np.float32(0), "one": np.float32(1)}
+    if whole:
+        constants["levels"] = np.float32(255)
     return Bound(model(nodes, inputs, out, constants), inputs, out, threads)
 
 

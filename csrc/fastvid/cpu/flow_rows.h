@@ -8,16 +8,16 @@ namespace {
 
 constexpr int kMaxScale = 8;
 // Pixels of a row that are worked on at once at most, so that they stay in the first cache.
-constexpr int64_t kMaxStrip = 320;
+constexpr int64_t kMaxStrip = 640;
 
 // A part of a row.
 struct StripPlace {
   int64_t y, x, count;
 };
 
-// Cuts the rows [begin, end) into strips of at most `longest` pixels and calls body(place) for each,
-// strip below strip, so that the rows of the image it reads stay in the first cache. Strips are
-// about equal and multiples of 16 pixels, so that little is computed twice where the last one
+// Cuts the rows [begin, end) into strips of at most `longest` pixels and calls body(place) for
+// each, strip below strip, so that the rows of the image it reads stay in the first cache. Strips
+// are about equal and multiples of 16 pixels, so that little is computed twice where the last one
 // overlaps the one before rather than being short.
 template <class Body>
 inline void for_strips(int64_t width, int64_t longest, int64_t begin, int64_t end, Body body) {

@@ -127,7 +127,6 @@ struct Avx2 {
     return _mm256_movemask_ps(_mm256_and_ps(column, row)) == 0xff;
   }
   static F lerp(F a, F b, F w) { return a + w * (b - a); }
-
 };
 
 }  // namespace

@@ -16,8 +16,7 @@ struct Corners {
 
 // `n` channels, at most as many as there are lanes.
 template <class S, class T, bool kAll>
-FASTVID_INLINE typename S::F mix(const Corners<T>& corners, int64_t c,
-                                [[maybe_unused]] int64_t n) {
+FASTVID_INLINE typename S::F mix(const Corners<T>& corners, int64_t c, [[maybe_unused]] int64_t n) {
   const auto corner = [&](int k) FASTVID_INLINE_LAMBDA {
     if constexpr (kAll) {
       return S::load(corners.at[k] + c);

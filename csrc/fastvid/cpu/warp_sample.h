@@ -80,8 +80,8 @@ inline void taps_outside(const Strip<S>& strip, int b, int64_t image_height, int
     // Inside as in a block that is: the last column and row are neighbours of those before.
     const auto column = static_cast<int32_t>(x), row = static_cast<int32_t>(y);
     const int32_t last_column = width > 1 ? width - 2 : 0, last_row = height > 1 ? height - 2 : 0;
-    const int32_t x0 = inside ? (column < last_column ? column : last_column)
-                              : static_cast<int32_t>(x + 1.0f) - 1;
+    const int32_t x0 =
+        inside ? (column < last_column ? column : last_column) : static_cast<int32_t>(x + 1.0f) - 1;
     const int32_t y0 =
         inside ? (row < last_row ? row : last_row) : static_cast<int32_t>(y + 1.0f) - 1;
     const bool left_in = (x0 >= 0) & (x0 < width), right_in = (x0 >= -1) & (x0 + 1 < width);

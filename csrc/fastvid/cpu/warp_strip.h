@@ -59,8 +59,7 @@ FASTVID_INLINE void plan_window(Strip<S>& strip, const Geometry& g, int b, typen
                                 typename S::I y0) {
   using I = typename S::I;
   const auto width = static_cast<int32_t>(g.width);
-  const I lead = S::splat(S::kLead), rightmost = S::splat(width - S::kWidth);
-  const I left = S::min(S::max(S::sub(S::from_first(x0), lead), S::splat(0)), rightmost);
+  const I left = S::window_start(x0, width - S::kWidth);
   // Rows mostly rise or fall along a block.
   const I top = S::min(S::from_first(y0), S::from_last(y0));
   const I column = S::sub(x0, left), row = S::sub(y0, top);

@@ -8,8 +8,11 @@ namespace {
 
 struct Avx2Window : Avx2 {
   static constexpr int kWidth = 16;
-  // Columns of the window left of where its first lane reads.
-  static constexpr int kLead = 3;
+
+  // The column, in every lane, where the window of a block that reads from columns x0 on starts.
+  static I window_start(I x0, int32_t rightmost) {
+    return min(max(sub(from_first(x0), splat(3)), splat(0)), splat(rightmost));
+  }
 
   // Between columns `left` and left + 1 of the window at q, `w` of the way. left is in [0, 14].
   template <class T>
@@ -42,8 +45,8 @@ struct Avx2Window : Avx2 {
   static F gather_across(const Half* s, I left, F w) {
     const I pairs = _mm256_i32gather_epi32(reinterpret_cast<const int*>(s), left, 2);
     const auto numbers = [](I words) {
-      return _mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(words),
-                                              _mm256_extracti128_si256(words, 1)));
+      return _mm256_cvtph_ps(
+          _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
     };
     return lerp(numbers(_mm256_and_si256(pairs, splat(0xffff))),
                 numbers(_mm256_srli_epi32(pairs, 16)), w);

@@ -8,8 +8,17 @@ namespace {
 
 struct Avx512Window : Avx512 {
   static constexpr int kWidth = 32;
-  // Columns of the window left of where its first lane reads.
-  static constexpr int kLead = 8;
+
+  // The column, in every lane, where the window of a block that reads from columns x0 on starts: a
+  // whole vector, since reads across two cache lines take twice as long, or where that does not
+  // cover the block, somewhat left of its first pixel.
+  static I window_start(I x0, int32_t rightmost) {
+    const I first = from_first(x0), last = splat(rightmost);
+    const I whole = min(_mm512_and_si512(first, splat(-16)), last);
+    const I near = min(max(sub(first, splat(8)), splat(0)), last);
+    const bool covered = above(sub(x0, whole), kWidth - 2) == 0;
+    return _mm512_mask_mov_epi32(near, static_cast<__mmask16>(-int{covered}), whole);
+  }
 
   // Between columns `left` and left + 1 of the window at q, `w` of the way. left is in [0, 30].
   static F across(const float* q, I left, F w) {
