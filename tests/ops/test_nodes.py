@@ -92,6 +92,7 @@ def nodes() -> dict[str, tuple[list[Any], dict[str, Any], int]]:
         "QkNormRope": ([q, q, weight, weight, table, table], {"rope": "half"}, 2),
         "RgbToLuma": ([frames], {}, 2),
         "RgbToPlanar": ([frames], {}, 1),
+        "SchedulerStep": ([q, np.float32([2, -1]), q, q], {"guidance": 3.0}, 1),
         "SoftmaxSplat": ([image, flow, noise(2, 1, 32, 48)], {"deterministic": 1}, 1),
         "TemporalAttention": ([video, video, video], {"causal": 1}, 1),
         "Warp": ([image, flow], {"zeros": 1}, 1),

@@ -217,3 +217,24 @@ def test_wrong_arguments_are_named(
     with pytest.raises(error, match=message) as caught:
         ops.scheduler_step(matrix, inputs, **options)
     assert str(caught.value).startswith("scheduler_step: ")
+
+
+def test_onnxruntime_gives_the_same_bits(
+    rng: np.random.Generator, run_node: Callable[..., Any]
+) -> None:
+    x = [rng.standard_normal((2, 4, 3, 5, 7), np.float32) for _ in range(4)]
+    coefficients = np.array([0.25, -1.5, 3.0], np.float32)
+    (expected,) = ops.scheduler_step([coefficients], x[:3], uncond=x[3], guidance_scale=5.0)
+    found = run_node("SchedulerStep", x[0], coefficients, x[3], x[1], x[2], guidance=5.0)
+    np.testing.assert_array_equal(found, expected)
+    (expected,) = ops.scheduler_step([[2.0]], [x[0].astype(np.float16)], out_dtype="float16")
+    found = run_node("SchedulerStep", x[0].astype(np.float16), np.float32([2.0]))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_onnxruntime_needs_a_coefficient_per_input(run_node: Callable[..., Any]) -> None:
+    x = np.zeros((2, 3), np.float32)
+    with pytest.raises(Exception, match=r"coefficients must have shape \(2,\), got \(3,\)"):
+        run_node("SchedulerStep", x, np.zeros(3, np.float32), None, x)
+    with pytest.raises(Exception, match="the inputs before x2 must be given"):
+        run_node("SchedulerStep", x, np.zeros(2, np.float32), None, None, x)

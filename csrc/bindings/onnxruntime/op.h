@@ -24,6 +24,7 @@ namespace fastvid::onnxruntime {
 // As an input's dtype: several are allowed, and the op's own checks say which. As an output's: that
 // of an input.
 constexpr DType kAnyDType = DType::kOther;
+constexpr int kRankOfInput = 0;
 
 struct Input {
   const char* name;
@@ -48,7 +49,7 @@ struct Result {
   const char* switch_attribute = nullptr;
   DType other = DType::kOther;
   int like = 0;
-  int rank = 4;
+  int rank = 4;  // kRankOfInput: that of input `like`
 
   bool varies() const { return dtype == kAnyDType || switch_attribute != nullptr; }
 };

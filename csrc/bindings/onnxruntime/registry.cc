@@ -23,19 +23,31 @@ int64_t read_switch(const char* name, const OrtShapeInferContext* context) {
   return value;
 }
 
+// What onnxruntime knows of an input while it loads a graph; belongs to the context.
+const OrtTypeInfo* input_info(size_t i, const OrtShapeInferContext* context) {
+  OrtTypeInfo* info = nullptr;
+  release(call<OrtStatus*>(kShapeInferContextGetInputTypeShape, context, i, &info));
+  return info;
+}
+
+size_t output_rank(const Result& result, const OrtShapeInferContext* context) {
+  if (result.rank != kRankOfInput) return static_cast<size_t>(result.rank);
+  size_t rank = 0;
+  if (const auto* info = input_info(static_cast<size_t>(result.like), context); info != nullptr) {
+    release(call<OrtStatus*>(kGetDimensionsCount, info, &rank));
+  }
+  return rank < Shape::kMaxRank ? rank : Shape::kMaxRank;
+}
+
 // The dtype of an output; undefined where onnxruntime does not know that of the input it follows.
-ElementType output_type(const Result& result, OrtShapeInferContext* context) {
-  const auto* constant = static_cast<const OrtShapeInferContext*>(context);
+ElementType output_type(const Result& result, const OrtShapeInferContext* constant) {
   if (result.switch_attribute != nullptr && read_switch(result.switch_attribute, constant) != 0) {
     return element_type(result.other);
   }
   if (result.dtype != kAnyDType) return element_type(result.dtype);
-  OrtTypeInfo* info = nullptr;  // the context's
   ElementType type = ElementType::kUndefined;
-  release(call<OrtStatus*>(kShapeInferContextGetInputTypeShape, constant,
-                           static_cast<size_t>(result.like), &info));
-  if (info != nullptr) {
-    release(call<OrtStatus*>(kGetTensorElementType, static_cast<const OrtTypeInfo*>(info), &type));
+  if (const auto* info = input_info(static_cast<size_t>(result.like), constant); info != nullptr) {
+    release(call<OrtStatus*>(kGetTensorElementType, info, &type));
   }
   return type;
 }
@@ -117,7 +129,7 @@ OrtStatus* infer_outputs(const CustomOp* custom, OrtShapeInferContext* context) 
       return failure(std::string("fastvid.") + description.name + ": the dtype of input " +
                      description.inputs[result.like].name + " is not known");
     }
-    if (auto* status = set_output(context, i, type, static_cast<size_t>(result.rank))) {
+    if (auto* status = set_output(context, i, type, output_rank(result, context))) {
       return status;
     }
   }

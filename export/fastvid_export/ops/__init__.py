@@ -14,6 +14,7 @@ from fastvid_export.ops.frames import (
     rgb_to_luma,
     rgb_to_planar,
 )
+from fastvid_export.ops.noise import scheduler_step
 from fastvid_export.ops.splatting import softmax_splat
 from fastvid_export.ops.temporal import temporal_attention
 from fastvid_export.ops.warping import inverse_search, warp, warp_blend
@@ -28,6 +29,7 @@ __all__ = [
     "qk_norm_rope",
     "rgb_to_luma",
     "rgb_to_planar",
+    "scheduler_step",
     "softmax_splat",
     "temporal_attention",
     "warp",
