@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -23,6 +23,27 @@ settings.load_profile("repeatable")
 _ROOT = Path(__file__).resolve().parent.parent
 
 MakeClip = Callable[..., Path]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-skips",
+        metavar="EXCEPT",
+        nargs="?",
+        const="(?!)",
+        help="a skipped test fails, unless its reason matches this expression",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    allowed = item.config.getoption("--no-skips")
+    if allowed is not None and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not re.search(allowed, reason):
+            report.outcome, report.longrepr = "failed", f"skipped, which is not allowed: {reason}"
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -109,6 +130,8 @@ def picture(number: int, width: int, height: int) -> np.ndarray:
 
 
 def _add_audio(container: Any, codec: str, seconds: float) -> Any:
+    import av
+
     stream = container.add_stream(codec, rate=48000)
     stream.layout = "mono"
 
@@ -148,6 +171,8 @@ def make_clip(tmp_path: Path) -> MakeClip:
         options: dict[str, str] | None = None,
         container_options: dict[str, str] | None = None,
     ) -> Path:
+        import av
+
         path = tmp_path / name
         container = av.open(str(path), "w", format=format, container_options=container_options)
         quality = {"crf": "4"} if codec == "libx264" else {}

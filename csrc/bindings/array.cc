@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "fastvid/core/error.h"
@@ -92,6 +93,16 @@ void require_layout(const char* op, const Tensor& tensor, Layout layout) {
       "pass np.ascontiguousarray(" + std::string(tensor.name) + ")");
 }
 
+// Elements between the places where the processor expects them, as a view of bytes can have.
+void require_aligned(const char* op, const Tensor& tensor) {
+  const size_t past = reinterpret_cast<uintptr_t>(tensor.data) % dtype_size(tensor.dtype);
+  if (past == 0) return;
+  throw InputError(subject(op, tensor.name) + " must be aligned to its elements of " +
+                       std::to_string(dtype_size(tensor.dtype)) + " bytes, got an address " +
+                       std::to_string(past) + " past one",
+                   "pass a copy of " + std::string(tensor.name));
+}
+
 // Whether two indices may name one element: axes from the closest neighbours out must each step
 // past all that the ones before them span.
 bool overlaps_itself(const Tensor& tensor) {
@@ -100,8 +111,12 @@ bool overlaps_itself(const Tensor& tensor) {
     if (tensor.dim(i) == 0) return false;
     if (tensor.dim(i) > 1) axes[count++] = i;
   }
-  std::sort(axes, axes + count,
-            [&](int a, int b) { return tensor.strides[a] < tensor.strides[b]; });
+  // Not std::sort, of which GCC 12 believes that it leaves so small an array.
+  for (int i = 1; i < count; ++i) {
+    for (int j = i; j > 0 && tensor.strides[axes[j]] < tensor.strides[axes[j - 1]]; --j) {
+      std::swap(axes[j], axes[j - 1]);
+    }
+  }
   int64_t span = 1;
   for (int i = 0; i < count; ++i) {
     if (tensor.strides[axes[i]] < span) return true;
@@ -203,6 +218,7 @@ Tensor Call::from_numpy(const char* name, const py::array& array, Layout layout)
   tensor.data = const_cast<void*>(array.data());
   require_size(op_, tensor);
   require_layout(op_, tensor, layout);
+  require_aligned(op_, tensor);
   return tensor;
 }
 
@@ -232,6 +248,7 @@ Tensor Call::from_dlpack(const char* name, const dlpack::Array& array, Layout la
     std::copy(array.strides, array.strides + array.rank, tensor.strides);
   }
   require_layout(op_, tensor, layout);
+  require_aligned(op_, tensor);
   return tensor;
 }
 

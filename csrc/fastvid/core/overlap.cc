@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 namespace fastvid {
 namespace {
@@ -20,7 +21,12 @@ bool common_axes(const Tensor& a, const Tensor& b, Axis* axes) {
     if (a.dim(i) > 1 && b.dim(i) > 1 && a.strides[i] != b.strides[i]) return false;
     axes[i] = {a.dim(i) > 1 ? a.strides[i] : b.strides[i], 1 - b.dim(i), a.dim(i) - 1};
   }
-  std::sort(axes, axes + rank, [](const Axis& x, const Axis& y) { return x.stride > y.stride; });
+  // Not std::sort, of which GCC 12 believes that it leaves so small an array.
+  for (int i = 1; i < rank; ++i) {
+    for (int j = i; j > 0 && axes[j - 1].stride < axes[j].stride; --j) {
+      std::swap(axes[j - 1], axes[j]);
+    }
+  }
   int64_t reach = 0;
   for (int i = rank - 1; i >= 0; --i) {
     const int64_t span = std::max(-axes[i].low, axes[i].high);
