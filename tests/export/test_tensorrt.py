@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import fastvid
 from fastvid.backends.tensorrt_plugins import PLUGINS
 from fastvid_export.errors import ExportError
 from fastvid_export.tensorrt import prepare
@@ -98,3 +101,18 @@ def test_attention_does_not_take_the_name_of_tensorrts_own() -> None:
 def test_nodes_without_a_plugin_are_refused(wrong: onnx.NodeProto) -> None:
     with pytest.raises(ExportError, match=f"{wrong.op_type} .* must have a TensorRT plugin"):
         prepare(graph(wrong))
+
+
+@pytest.mark.parametrize(
+    "path", ["interpolator-fast/between.onnx", "upscaler-fast-x2/upscale.onnx"]
+)
+def test_shipped_graphs_have_a_plugin_for_every_node(path: str) -> None:
+    model = onnx.load(Path(fastvid.__file__).parent / "models" / path)
+    mine = [n for n in prepare(model).graph.node if n.domain == "fastvid"]
+    assert len(mine) == sum(n.domain == "fastvid" for n in model.graph.node) > 0
+    for made in mine:
+        plugin = PLUGINS[made.op_type]
+        assert len(made.input) == len(plugin.inputs)
+        assert len(made.output) == plugin.outputs
+        assert set(plugin.attributes) < set(attributes(made))
+    onnx.checker.check_model(prepare(model), full_check=False)
