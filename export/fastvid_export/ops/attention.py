@@ -111,6 +111,11 @@ def attention(
 ) -> Tensor:
     """Scaled dot product attention, as the op of that name.
 
+    An export keeps it as a node of its own on every device: on the CPU it is faster than
+    onnxruntime's MultiHeadAttention in float32 too (docs/benchmarks.md); for long sequences on a
+    GPU export `torch.nn.functional.scaled_dot_product_attention` instead, for which TensorRT and
+    cuDNN have kernels of their own.
+
     Its gradient has the scores in memory, unlike the result: to train on long sequences take
     `torch.nn.functional.scaled_dot_product_attention` and export this.
 
