@@ -41,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int)
     train.add_argument("--threads", type=int)
     train.add_argument("--lr", type=float, help="peak learning rate")
+    train.add_argument(
+        "--compile", action="store_true", default=None, help="let torch compile the network first"
+    )
     train.add_argument("--validate-every", type=int, help="steps between validations")
     train.set_defaults(run=_train)
     prepare = commands.add_parser("prepare", help="build the material of a training, and stop")
@@ -82,7 +85,7 @@ def _train(options: argparse.Namespace) -> int:
     from fastvid_export.training import loop
 
     family = registry.family(options.model)
-    named = ("steps", "seed", "threads", "lr", "validate_every")
+    named = ("steps", "seed", "threads", "lr", "compile", "validate_every")
     given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     config = dataclasses.replace(family.loop(), **given)
     task = family.task(

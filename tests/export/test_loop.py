@@ -122,6 +122,17 @@ def test_the_learning_rate_warms_up_and_ends_low() -> None:
     assert rates[-1] < 0.01 * CONFIG.lr
 
 
+def test_the_network_is_compiled_when_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[object] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    run(ToyTask(), replace(CONFIG, steps=2), tmp_path / "plain")
+    assert compiled == []
+    run(ToyTask(), replace(CONFIG, steps=2, compile=True), tmp_path / "compiled")
+    assert len(compiled) == 1  # the averaged copy only ever validates
+
+
 def test_an_unknown_optimiser_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be adam, soap or muon, got 'magic'"):
         run(ToyTask(), replace(CONFIG, optimizer="magic"), tmp_path)
