@@ -46,23 +46,6 @@ struct Taps {
   alignas(64) float wx[S::kLanes], wy[S::kLanes];
 };
 
-template <class S>
-inline void taps_inside(const Strip<S>& strip, int b, int64_t height, int64_t width,
-                        Taps<S>* taps) {
-  const auto right = width > 1 ? 1 : 0;
-  const auto down = height > 1 ? static_cast<int32_t>(width) : 0;
-  for (int i = 0; i < S::kLanes; ++i) {
-    const auto top =
-        static_cast<int32_t>(strip.base[b] + strip.row[b][i] * width + strip.column[b][i]);
-    taps->at[0][i] = top;
-    taps->at[1][i] = top + right;
-    taps->at[2][i] = top + down;
-    taps->at[3][i] = top + down + right;
-    taps->wx[i] = strip.wx[b][i];
-    taps->wy[i] = strip.wy[b][i];
-  }
-}
-
 // Written without a branch, so that the compiler makes vectors of it.
 template <class S>
 inline void taps_outside(const Strip<S>& strip, int b, int64_t image_height, int64_t image_width,
@@ -137,19 +120,17 @@ inline void sample_scattered(const Strip<S>& strip, const Planes<T>& image, int 
                              typename S::F* out) {
   if constexpr (S::kLanes == 1) {
     sample_pixel<T, C>(strip, image, b, out);
-  } else if constexpr (sizeof(T) > 1) {
+  } else {
+    const int64_t base = strip.base[b];
     const auto width = S::splat(static_cast<int32_t>(image.width));
     const auto left = S::add(S::mul(S::load(strip.row[b]), width), S::load(strip.column[b]));
     const auto wx = S::load(strip.wx[b]), wy = S::load(strip.wy[b]);
     for (int c = 0; c < C; ++c) {
-      const T* plane = image.data + strip.base[b] + c * image.plane;
-      out[c] = S::lerp(S::gather_across(plane, left, wx),
-                       S::gather_across(plane + image.width, left, wx), wy);
+      const T* plane = image.data + base + c * image.plane;
+      out[c] = S::lerp(
+          S::gather_across(plane, left, image.plane - base, wx),
+          S::gather_across(plane + image.width, left, image.plane - base - image.width, wx), wy);
     }
-  } else {
-    Taps<S> taps;
-    taps_inside(strip, b, image.height, image.width, &taps);
-    sample_taps<S, T, C>(taps, image, out);
   }
 }
 

@@ -29,9 +29,9 @@ struct Avx2Window : Avx2 {
     return lerp(at(left), at(_mm256_add_epi32(left, splat(1))), w);
   }
 
-  // The same where the columns are elements of s anywhere. Both neighbours are one 64-bit element:
-  // half the gathers.
-  static F gather_across(const float* s, I left, F w) {
+  // The same where the columns are any of the `size` elements from s on. Both neighbours are one
+  // 64-bit element: half the gathers.
+  static F gather_across(const float* s, I left, int64_t, F w) {
     const auto* pairs = reinterpret_cast<const double*>(s);
     const F low = _mm256_castpd_ps(_mm256_i32gather_pd(pairs, _mm256_castsi256_si128(left), 4));
     const F high =
@@ -42,7 +42,7 @@ struct Avx2Window : Avx2 {
     return lerp(ordered(_mm256_shuffle_ps(low, high, 0x88)),
                 ordered(_mm256_shuffle_ps(low, high, 0xdd)), w);
   }
-  static F gather_across(const Half* s, I left, F w) {
+  static F gather_across(const Half* s, I left, int64_t, F w) {
     const I pairs = _mm256_i32gather_epi32(reinterpret_cast<const int*>(s), left, 2);
     const auto numbers = [](I words) {
       return _mm256_cvtph_ps(
@@ -51,10 +51,18 @@ struct Avx2Window : Avx2 {
     return lerp(numbers(_mm256_and_si256(pairs, splat(0xffff))),
                 numbers(_mm256_srli_epi32(pairs, 16)), w);
   }
-  static F gather_across(const BFloat16* s, I left, F w) {
+  static F gather_across(const BFloat16* s, I left, int64_t, F w) {
     const I pairs = _mm256_i32gather_epi32(reinterpret_cast<const int*>(s), left, 2);
     const I upper = _mm256_and_si256(pairs, splat(static_cast<int>(0xffff0000u)));
     return lerp(_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)), _mm256_castsi256_ps(upper), w);
+  }
+  static F gather_across(const uint8_t* s, I left, int64_t size, F w) {
+    // Four bytes are read at once, and none after the last of s.
+    const I at = min(left, splat(static_cast<int32_t>(size - 4)));
+    const I words = _mm256_i32gather_epi32(reinterpret_cast<const int*>(s), at, 1);
+    const I bytes = _mm256_srlv_epi32(words, _mm256_slli_epi32(sub(left, at), 3));
+    const auto number = [](I v) { return to_float(_mm256_and_si256(v, splat(0xff))); };
+    return lerp(number(bytes), number(_mm256_srli_epi32(bytes, 8)), w);
   }
 
   // Elements of s; 0 for those before it.

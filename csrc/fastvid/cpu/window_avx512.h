@@ -55,24 +55,32 @@ struct Avx512Window : Avx512 {
                 w);
   }
 
-  // The same where the columns are elements of s anywhere. Both neighbours are one 64-bit element:
-  // half the gathers.
-  static F gather_across(const float* s, I left, F w) {
+  // The same where the columns are any of the `size` elements from s on. Both neighbours are one
+  // 64-bit element: half the gathers.
+  static F gather_across(const float* s, I left, int64_t, F w) {
     const I even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const F low = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_castsi512_si256(left), s, 4));
     const F high = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_extracti64x4_epi64(left, 1), s, 4));
     return lerp(_mm512_permutex2var_ps(low, even, high),
                 _mm512_permutex2var_ps(low, next(even), high), w);
   }
-  static F gather_across(const Half* s, I left, F w) {
+  static F gather_across(const Half* s, I left, int64_t, F w) {
     const I pairs = _mm512_i32gather_epi32(left, s, 2);
     return lerp(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs)),
                 _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16))), w);
   }
-  static F gather_across(const BFloat16* s, I left, F w) {
+  static F gather_across(const BFloat16* s, I left, int64_t, F w) {
     const I pairs = _mm512_i32gather_epi32(left, s, 2);
     const I upper = _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
     return lerp(_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)), _mm512_castsi512_ps(upper), w);
+  }
+  static F gather_across(const uint8_t* s, I left, int64_t size, F w) {
+    // Four bytes are read at once, and none after the last of s.
+    const I at = min(left, splat(static_cast<int32_t>(size - 4)));
+    const I bytes =
+        _mm512_srlv_epi32(_mm512_i32gather_epi32(at, s, 1), _mm512_slli_epi32(sub(left, at), 3));
+    const auto number = [](I v) { return to_float(_mm512_and_si512(v, splat(0xff))); };
+    return lerp(number(bytes), number(_mm512_srli_epi32(bytes, 8)), w);
   }
 
   // Elements of s; 0 for those before it.
