@@ -316,6 +316,23 @@ def attending_in_time() -> str:
     )
 
 
+def calling() -> str:
+    result = load("call_overhead")
+    cost = result["median_us"]
+    libraries = ("numpy", "torch", "ortvalue")
+    names = [name.removesuffix(" numpy") for name in cost if name.endswith(" numpy")]
+    rows = [(f"`{n}`", *(f"{cost[f'{n} {library}']:.1f}" for library in libraries)) for n in names]
+    torch_calls = ", ".join(f"`{n}` {us:.1f}" for n, us in cost.items() if n.startswith("torch."))
+    return (
+        "The smallest call of each op on arrays of each library, `out` given, one thread, median "
+        f"us. Torch's own, on as little: {torch_calls}. An OrtValue is exchanged by Python code "
+        "of onnxruntime, which takes most of its time.\n\n"
+        + table(["", "NumPy", "torch", "OrtValue"], rows)
+        + "\n"
+        + source(result)
+    )
+
+
 def pipeline() -> str:
     overlap, memory = load("pipeline_overlap"), load("pipeline_memory")
     rows = [
@@ -366,6 +383,7 @@ SECTIONS = {
     "Ops: norm and rotary embedding": norm_and_rope,
     "Ops: attention": attending,
     "Ops: temporal attention": attending_in_time,
+    "Ops: the cost of a call": calling,
     "Pipeline": pipeline,
     "Start-up and size": startup,
 }

@@ -105,14 +105,22 @@ class Op:
     in_place: Mapping[str, str] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
 
-    def __call__(self, case: Case, arrays: Mapping[str, Any], out: Any, **more: Any) -> Any:
+    @property
+    def function(self) -> Callable[..., Any]:
+        return getattr(ops, self.name)  # type: ignore[no-any-return]
+
+    def arguments(self, case: Case, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """All but `out`."""
         given: dict[str, Any] = {}
         for name, array in arrays.items():
             if name.endswith("]"):
                 given.setdefault(name.split("[")[0], []).append(array)
             else:
                 given[name] = array
-        return getattr(ops, self.name)(**given, **{**case.options, **more}, out=out)
+        return given | case.options
+
+    def __call__(self, case: Case, arrays: Mapping[str, Any], out: Any, **more: Any) -> Any:
+        return self.function(**self.arguments(case, arrays) | more, out=out)
 
     def allocate(self, case: Case) -> tuple[Array, ...]:
         """The outputs of a call that allocates them."""

@@ -179,6 +179,32 @@ bool requires_grad(const py::handle& object) {
   return result;
 }
 
+// `object.__dlpack__`'s capsule, of DLPack 1 where the object knows it.
+py::object exchanged(const py::handle& object, const py::dict& arguments) {
+  // The last type that did not, kept alive: finding out by each array costs microseconds.
+  static PyTypeObject* legacy = nullptr;
+  static PyObject* const version = py::make_tuple(1, 1).release().ptr();
+  const py::object function = object.attr("__dlpack__");
+  PyTypeObject* const type = Py_TYPE(object.ptr());
+  if (type == legacy) {
+    try {
+      return function(**arguments);
+    } catch (const py::error_already_set&) {
+      // Another of this type may know more.
+    }
+  }
+  try {
+    return function(py::arg("max_version") = py::handle(version), **arguments);
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_TypeError)) throw;
+  }
+  py::object capsule = function(**arguments);
+  Py_INCREF(reinterpret_cast<PyObject*>(type));
+  Py_XDECREF(reinterpret_cast<PyObject*>(legacy));
+  legacy = type;
+  return capsule;
+}
+
 }  // namespace
 
 Call::Call(const char* op, const py::handle& stream) : op_(op) {
@@ -285,14 +311,7 @@ Tensor Call::from_capsule(const char* name, const py::handle& object, Layout lay
     const auto address = reinterpret_cast<uintptr_t>(stream());
     arguments["stream"] = address == 0 ? uintptr_t{1} : address;
   }
-  const py::object function = object.attr("__dlpack__");
-  py::object capsule;
-  try {
-    capsule = function(py::arg("max_version") = py::make_tuple(1, 1), **arguments);
-  } catch (const py::error_already_set& error) {
-    if (!error.matches(PyExc_TypeError)) throw;
-    capsule = function(**arguments);
-  }
+  const py::object capsule = exchanged(object, arguments);
   if (held_ == kMaxHeld) throw InputError(std::string(op_) + ": too many arrays");
   const dlpack::Array* array = nullptr;
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
