@@ -17,8 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cuda-kernels.md"
-# Bytes of spill stores and loads that a kernel may have, by a part of its name. Each says why.
-SPILLS_ALLOWED: dict[str, int] = {}
+# Bytes of spill stores and loads that a kernel may have, by a part of its name. For sm_100 and
+# sm_120 ptxas itself puts two registers of these aside, far below the limit of 255, to fit one more
+# block: 72 or 80 registers there, where it takes up to 96 for the others without a spill.
+SPILLS_ALLOWED = {
+    "temporal_attention_plain<BFloat16, 16>": 32,
+    "temporal_attention_plain<Half, 16>": 32,
+    "warp_pixels_kernel<unsigned char, 16, unsigned long>": 12,
+}
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\d+)\w*'")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -102,6 +108,7 @@ def page(kernels: dict[str, dict[int, Usage]]) -> str:
 Registers per thread on each architecture, then the most bytes of stack and of spilled registers per
 thread, and of static shared memory per block, as {_compiler()} compiles them. A build in CI fails
 where a kernel spills beyond what `benchmarks/cuda_kernels.py` allows it, which wrote this page.
+Nothing of this says how fast they run.
 
 {table}
 """
