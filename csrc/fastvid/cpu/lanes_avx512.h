@@ -146,7 +146,9 @@ struct Avx512 {
   static F lerp(F a, F b, F w) { return a + w * (b - a); }
 
  private:
-  static __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>(_bzhi_u32(0xffff, n)); }
+  static __mmask16 first_lanes(int64_t n) {
+    return static_cast<__mmask16>(_bzhi_u32(0xffff, static_cast<unsigned>(n)));
+  }
 };
 
 }  // namespace

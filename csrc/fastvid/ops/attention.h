@@ -24,7 +24,7 @@ namespace fastvid {
 // take subnormals as 0, which moves results by at most 2^-7 of the largest |v|.
 struct AttentionArgs {
   Tensor q, k, v, bias;
-  std::optional<float> scale;
+  std::optional<float> scale = std::nullopt;
   bool causal = false;
 };
 

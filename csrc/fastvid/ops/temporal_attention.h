@@ -25,7 +25,7 @@ struct TemporalAttentionArgs {
   static constexpr int64_t kMaxFrames = 64, kMaxDim = 256, kDimStep = 8;
 
   Tensor q, k, v, bias;
-  std::optional<float> scale;
+  std::optional<float> scale = std::nullopt;
   bool causal = false;
 };
 

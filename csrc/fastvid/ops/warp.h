@@ -23,9 +23,9 @@ enum class PixelLayout { kChannelsFirst, kChannelsLast };
 // last bit on every instruction set and number of threads.
 struct WarpArgs {
   static constexpr int kMaxImages = 8;
-  Tensor images[kMaxImages];
+  Tensor images[kMaxImages] = {};
   int count = 1;
-  Tensor flow;
+  Tensor flow = {};
   Padding padding = Padding::kBorder;
   PixelLayout layout = PixelLayout::kChannelsFirst;
 };
