@@ -31,27 +31,6 @@ Clip = NDArray[np.uint8]
 PROMPTS = ("a red circle moves left over a white background", "two stars meet", "")
 
 
-class _Transformer(nn.Module):
-    """The graph `transformer`: its inputs in the order of diffusers."""
-
-    def __init__(self, net: GeneratorNet) -> None:
-        super().__init__()
-        self.net = net.transformer
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        timestep: Tensor,
-        encoder_hidden_states: Tensor,
-        encoder_attention_mask: Tensor,
-        condition: Tensor,
-    ) -> Tensor:
-        velocity: Tensor = self.net(
-            hidden_states, timestep, encoder_hidden_states, encoder_attention_mask, condition
-        )
-        return velocity
-
-
 def clip_of(frames: Sequence[NDArray[np.uint8]], size: int) -> Clip:
     """The middle of real frames, 1 + 2 groups of them, size x size."""
     middle = []
@@ -118,7 +97,7 @@ def transformer_plan(
     tokens = ("N", options.length)
     return GraphPlan(
         "transformer",
-        _Transformer(net),
+        net.transformer,
         (
             Port("hidden_states", "float32", ("N", options.latent_channels, *grid)),
             Port("timestep", "float32", ("N",), (0.0, 1000.0)),
