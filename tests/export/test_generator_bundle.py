@@ -25,6 +25,7 @@ from fastvid_export.models.generator import (  # noqa: E402
 from fastvid_export.models.video_vae import VideoVae, VideoVaeOptions  # noqa: E402
 from fastvid_export.training import checkpoint as ckpt  # noqa: E402
 from fastvid_export.training import vocabulary  # noqa: E402
+from fastvid_export.training.generation import encoder_digest  # noqa: E402
 
 OPTIONS = GeneratorOptions(
     length=12, text_width=16, text_depth=1, text_heads=2, latent_channels=4, width=32, depth=1,
@@ -49,8 +50,9 @@ class Made:
                 parameter.add_(0.1 * torch.randn_like(parameter))
         for network in (self.net, self.vae):
             round_weights(network)
-        self.checkpoint = save(folder / "net.pt", "generator", OPTIONS, self.net)
         self.part = save(folder / "vae.pt", "video-vae", VAE, self.vae)
+        self.net.autoencoder.copy_(encoder_digest(ckpt.load(self.part)))
+        self.checkpoint = save(folder / "net.pt", "generator", OPTIONS, self.net)
         self.told: list[str] = []
         self.bundle = bundles.build(
             "generator",
@@ -131,4 +133,8 @@ def test_every_graph_is_compared_and_the_vocabulary_is_there(made: Made) -> None
 def test_the_autoencoder_must_be_given(made: Made, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="a generator needs its autoencoder"):
         bundles.build("generator", made.checkpoint, tmp_path / "none")
+    torch.manual_seed(1)
+    other = save(tmp_path / "other.pt", "video-vae", VAE, VideoVae(VAE))
+    with pytest.raises(ExportError, match="must have the encoder that the generator was trained"):
+        bundles.build("generator", made.checkpoint, tmp_path / "none", parts={"video-vae": other})
     assert not (tmp_path / "none").exists()
