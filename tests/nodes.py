@@ -5,16 +5,15 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime as ort
+from arrays import BFLOAT16
 from numpy.typing import NDArray
 from onnx import helper
 
 from fastvid import _core
 
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 

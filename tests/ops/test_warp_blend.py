@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
+from arrays import BFLOAT16
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nodes import BFLOAT16
 
 from fastvid import _core, ops
 from fastvid.errors import InputError, InputTypeError
