@@ -74,6 +74,8 @@ constexpr int kChunk = 16;
 template <class T, int kKeys>
 __device__ void stage(const T* rows, int64_t stride, const TemporalProblem<T>& p, int d, int lane,
                       int lanes, float (*tile)[kChunk]) {
+// More at once would not fit the registers beside the weights.
+#pragma unroll 2
   for (int piece = lane; piece < kKeys * kChunk / 4; piece += lanes) {
     const int row = piece / (kChunk / 4), column = piece % (kChunk / 4) * 4;
     float four[4] = {};
