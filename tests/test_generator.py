@@ -341,3 +341,15 @@ def test_generating_needs_no_torch(folder: Path) -> None:
         "assert 'torch' not in sys.modules and 'huggingface_hub' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_a_missing_tokenizers_package_is_named(folder: Path) -> None:
+    script = (
+        "import sys; sys.modules['tokenizers'] = None\n"
+        "from fastvid import Generator\n"
+        "from fastvid.errors import BackendUnavailableError\n"
+        f"try: Generator({str(folder)!r})\n"
+        "except BackendUnavailableError as error: assert 'fastvid-sdk[generate]' in str(error)\n"
+        "else: raise SystemExit('no error')"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

@@ -124,7 +124,7 @@ def _tokenizer(bundle: Bundle) -> Any:
     except ImportError:
         raise BackendUnavailableError(
             "generator: prompts need the package tokenizers, which is not installed",
-            hint="pip install 'fastvid-sdk[cpu]' or pip install tokenizers",
+            hint="pip install 'fastvid-sdk[generate]' or pip install tokenizers",
         ) from None
     if TOKENIZER not in bundle.files:
         raise ManifestError(f"{bundle.name}: a generator's files must hold {TOKENIZER!r}")
