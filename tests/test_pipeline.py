@@ -275,12 +275,19 @@ def test_progress_is_reported_in_the_callers_thread(tmp_path: Path):
 
 def test_total_is_unknown_for_a_generator(tmp_path: Path):
     totals = []
-    frames = (np.zeros((16, 32, 3), np.uint8) for _ in range(5))
-    Pipeline().run(
-        Video.from_frames(frames, 25),
-        tmp_path / "a.mp4",
-        progress=lambda state: totals.append((state.total, state.eta)),
-    )
+    told = threading.Event()
+
+    def frames():
+        yield from np.zeros((4, 16, 32, 3), np.uint8)
+        # The run is not over before progress was told once.
+        told.wait(30)
+        yield np.zeros((16, 32, 3), np.uint8)
+
+    def progress(state):
+        totals.append((state.total, state.eta))
+        told.set()
+
+    Pipeline().run(Video.from_frames(frames(), 25), tmp_path / "a.mp4", progress=progress)
     assert totals[0] == (None, None)
     assert totals[-1] == (5, 0)
 
