@@ -10,13 +10,27 @@ import ctypes
 import functools
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fastvid.errors import InputError, InputTypeError
+from fastvid.errors import InputError, InputTypeError, NoDeviceError
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 _MAX_THREADS = 1024
+_MAX_DEVICES = 64
+
+# CUresult that a user can do something about; others are given by number.
+_STATUS = {
+    2: "out of memory",
+    34: "libcuda.so.1 is the toolkit's stub, not a driver",
+    100: "no device",
+    101: "invalid device",
+    802: "the system is not ready yet",
+    803: "the driver and its libraries have different versions",
+    804: "forward compatibility is not supported on this device",
+    999: "unknown error; a driver update without a reboot gives this",
+}
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,11 @@ def _cgroup_quota() -> tuple[int, int] | None:
 
 @functools.cache
 def cuda_driver() -> CudaDriver:
-    """Asks the NVIDIA driver for its devices; never raises."""
+    """Asks the NVIDIA driver for its devices; never raises, and never ends the process.
+
+    The answer is kept for the life of the process. Everything of fastvid that touches CUDA asks
+    here first: `tensorrt.Runtime` on a machine without a driver is a segmentation fault.
+    """
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -128,6 +146,24 @@ def cuda_driver() -> CudaDriver:
         return CudaDriver(problem=f"the NVIDIA driver is too old: {error}")
 
 
+def require_cuda(index: int = 0) -> CudaDevice:
+    """The CUDA device `index`, as the driver lists it.
+
+    Raises:
+        NoDeviceError: The driver is missing or broken, or lists no such device.
+    """
+    driver = cuda_driver()
+    problem = driver.problem
+    if not problem and not 0 <= index < len(driver.devices):
+        problem = f"the driver lists {', '.join(map(str, driver.devices))}"
+    if problem:
+        raise NoDeviceError(
+            f"device: argument must be a device that works, got 'cuda:{index}': {problem}",
+            hint="install the NVIDIA driver (`nvidia-smi` must list the device), or device='cpu'",
+        )
+    return driver.devices[index]
+
+
 def _query(library: Any) -> CudaDriver:
     number = ctypes.c_int()
     version = ""
@@ -136,25 +172,45 @@ def _query(library: Any) -> CudaDriver:
     status = library.cuInit(0)
     if status != 0:
         return CudaDriver(
-            version=version, problem=f"the NVIDIA driver failed: cuInit gave {status}"
+            version=version,
+            problem=f"the NVIDIA driver failed: cuInit gave {status}{_meaning(status)}",
         )
     status = library.cuDeviceGetCount(ctypes.byref(number))
-    if status != 0 or number.value == 0:
-        return CudaDriver(version=version, problem="the NVIDIA driver lists no device")
-    devices = tuple(_describe(library, index) for index in range(number.value))
-    return CudaDriver(devices, version)
+    if status != 0 or number.value < 1:
+        return CudaDriver(
+            version=version, problem=f"the NVIDIA driver lists no device{_meaning(status)}"
+        )
+    devices = []
+    for index in range(min(number.value, _MAX_DEVICES)):
+        device, status = _describe(library, index)
+        if device is None:
+            return CudaDriver(
+                version=version,
+                problem=f"the NVIDIA driver does not describe device {index}: "
+                f"status {status}{_meaning(status)}",
+            )
+        devices.append(device)
+    return CudaDriver(tuple(devices), version)
 
 
-def _describe(library: Any, index: int) -> CudaDevice:
-    handle, value = ctypes.c_int(), ctypes.c_int()
+def _meaning(status: int) -> str:
+    return f" ({_STATUS[status]})" if status in _STATUS else ""
+
+
+def _describe(library: Any, index: int) -> tuple[CudaDevice | None, int]:
+    """A device, or None and the status of the call that failed."""
+    handle, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     memory = ctypes.c_size_t()
     name = ctypes.create_string_buffer(256)
-    library.cuDeviceGet(ctypes.byref(handle), index)
-    library.cuDeviceGetName(name, len(name), handle)
-    library.cuDeviceTotalMem_v2(ctypes.byref(memory), handle)
-    capability = []
-    for attribute in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR):
-        library.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle)
-        capability.append(value.value)
+    calls: tuple[Callable[[], int], ...] = (
+        lambda: library.cuDeviceGet(ctypes.byref(handle), index),
+        lambda: library.cuDeviceGetName(name, len(name), handle),
+        lambda: library.cuDeviceTotalMem_v2(ctypes.byref(memory), handle),
+        lambda: library.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, handle),
+        lambda: library.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, handle),
+    )
+    for call in calls:
+        if (status := call()) != 0:
+            return None, status
     text = name.value.decode("utf-8", "replace")
-    return CudaDevice(index, text, (capability[0], capability[1]), memory.value)
+    return CudaDevice(index, text, (major.value, minor.value), memory.value), 0
