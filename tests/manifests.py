@@ -13,6 +13,7 @@ MANIFEST: dict[str, Any] = {
     "task": "upscaler",
     "description": "Doubles frames.\nFor tests.",
     "licence": "Apache-2.0",
+    "precision": "float16",
     "scale": 2,
     "provenance": {
         "weights": "drawn at random",
@@ -34,6 +35,17 @@ MANIFEST: dict[str, Any] = {
     "size_rule": {"minimum": 4, "multiple_of": 2, "padding": "edge", "maximum": 4096},
     "scheduler": {"kind": "euler", "steps": 4},
     "quality": [{"metric": "PSNR", "data": "noise", "value": 31.5, "unit": "dB"}],
+    "fidelity": [
+        {
+            "graph": "upscale",
+            "output": "upscaled",
+            "data": "noise",
+            "psnr": 61.5,
+            "max_error": 1,
+            "unit": "levels",
+            "cosine": 0.99998,
+        }
+    ],
 }
 GENERATION: dict[str, Any] = {
     "height": 64,

@@ -107,6 +107,14 @@ BAD: list[tuple[tuple[str | int, ...], Any]] = [
     (("quality", 0, "value"), "31"),
     (("quality", 0, "value"), True),
     (("quality", 0, "data"), DELETE),
+    (("precision",), "double"),
+    (("precision",), None),
+    (("fidelity",), {}),
+    (("fidelity", 0, "graph"), DELETE),
+    (("fidelity", 0, "unit"), "dB"),
+    (("fidelity", 0, "cosine"), None),
+    (("fidelity", 0, "psnr"), "61"),
+    (("fidelity", 0, "extra"), 1),
     (("files",), {}),
     (("files", "README.md", "sha256"), "0" * 63),
     (("files", "README.md", "sha256"), "G" * 64),
@@ -121,6 +129,10 @@ GOOD: list[tuple[tuple[str | int, ...], Any]] = [
     (("requires_fastvid",), "0.1"),
     (("credits",), DELETE),
     (("quality",), []),
+    (("precision",), DELETE),
+    (("precision",), "int8"),
+    (("fidelity",), DELETE),
+    (("fidelity", 0, "psnr"), DELETE),
     (("scheduler",), DELETE),
     (("size_rule", "maximum"), DELETE),
     (("graphs", "upscale", "external_data"), DELETE),
@@ -249,3 +261,10 @@ def test_validator_and_schema_agree_on_mutations(data: st.DataObject) -> None:
         if not _nodes(manifest):
             break
     assert _verdict(manifest) == _VALIDATOR.is_valid(manifest)
+
+
+@pytest.mark.parametrize(("key", "message"), [("graph", "must be one of"), ("output", "upscaled")])
+def test_fidelity_names_what_there_is(key: str, message: str) -> None:
+    manifest = changed(("fidelity", 0, key), "other")
+    with pytest.raises(ModelError, match=rf"fidelity\[0\]\.{key} .*{message}.*got 'other'"):
+        _manifest.check_references(manifest)

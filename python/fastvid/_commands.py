@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
 from fastvid._sheet import contact_sheet, write_png
@@ -128,9 +129,10 @@ def models(options: argparse.Namespace) -> int:
         print("no models are installed")
     else:
         for row in rows:
-            print(f"{row['name']}  {row['bytes'] / 1e6:.2f} MB  {row['licence']}")
+            size = f"{row['bytes'] / 1e6:.2f} MB"
+            print(f"{row['name']}  {size}  {row['precision']}  {row['licence']}")
             print(f"  {row['description']}")
-            for line in _quality_lines(row["quality"]):
+            for line in (*_quality_lines(row["quality"]), *_fidelity_lines(row["fidelity"])):
                 print(f"  {line}")
     return 0
 
@@ -161,6 +163,15 @@ def _quality_lines(figures: Sequence[dict[str, Any]]) -> Iterator[str]:
             yield from (f"{metric} {f['value']:g} {unit} on {f['data']}" for f in group)
 
 
+def _fidelity_lines(figures: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for f in figures:
+        psnr = "equal" if f["psnr"] is None else f"PSNR {f['psnr']:g} dB"
+        yield (
+            f"{f['output']} of {f['graph']} against float32: {psnr}, largest difference "
+            f"{f['max_error']:g} {f['unit']}, cosine {f['cosine']:g} on {f['data']}"
+        )
+
+
 def _model_row(name: str, path: os.PathLike[str], verify: bool) -> dict[str, Any]:
     bundle = Bundle.load(path)
     if bundle.name != name:
@@ -171,6 +182,7 @@ def _model_row(name: str, path: os.PathLike[str], verify: bool) -> dict[str, Any
         "name": name,
         "task": bundle.task,
         "scale": bundle.scale,
+        "precision": bundle.precision,
         "description": bundle.description,
         "licence": bundle.licence,
         "bytes": sum(file.size for file in bundle.files.values()),
@@ -180,6 +192,7 @@ def _model_row(name: str, path: os.PathLike[str], verify: bool) -> dict[str, Any
             {"metric": q.metric, "data": q.data, "value": q.value, "unit": q.unit}
             for q in bundle.quality
         ],
+        "fidelity": [asdict(figure) for figure in bundle.fidelity],
     }
 
 

@@ -36,6 +36,7 @@ DTYPES = (
     "float32",
     "float64",
 )
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 PADDINGS = ("internal", "edge", "reflect", "none")
 REQUIRED_GRAPHS: Mapping[str, tuple[str, ...]] = {
     "upscaler": ("upscale",),
@@ -320,6 +321,17 @@ _GENERATION = _record(
     {},
 )
 _QUALITY = _record({"metric": _text(), "data": _text(), "value": _number}, {"unit": _text()})
+_FIDELITY = _record(
+    {
+        "graph": _text(IDENTIFIER, maximum=128),
+        "output": _text(IDENTIFIER, maximum=128),
+        "data": _text(),
+        "max_error": _number,
+        "unit": _one_of(("levels", "of the range")),
+        "cosine": _number,
+    },
+    {"psnr": _number},
+)
 _FILE = _record({"sha256": _text(SHA256, maximum=64), "size": _integer(0, MAX_FILE_BYTES)}, {})
 _MANIFEST = _record(
     {
@@ -335,11 +347,13 @@ _MANIFEST = _record(
     },
     {
         "requires_fastvid": _text(VERSION, maximum=14),
+        "precision": _one_of(PRECISIONS),
         "scale": _integer(1, 16),
         "credits": _array(_CREDIT, 0, 256),
         "scheduler": _SETTINGS,
         "generation": _GENERATION,
         "quality": _array(_QUALITY, 0, 256),
+        "fidelity": _array(_FIDELITY, 0, 256),
     },
 )
 
@@ -407,6 +421,8 @@ def check_references(manifest: Mapping[str, Any]) -> None:
     rule = manifest["size_rule"]
     if rule.get("maximum", MAX_SIDE) < rule["minimum"]:
         fail("$.size_rule.maximum", f"must be at least {rule['minimum']}, got {rule['maximum']}")
+    for i, figure in enumerate(manifest.get("fidelity", ())):
+        _check_figure(figure, manifest["graphs"], f"$.fidelity[{i}]")
     generation = manifest.get("generation")
     if generation is not None:
         frames, most = generation["num_frames"], generation["max_num_frames"]
@@ -422,6 +438,14 @@ def check_references(manifest: Mapping[str, Any]) -> None:
             _check_file(path, ".data", files, f"{at}.external_data[{i}]")
         for side in ("inputs", "outputs"):
             _check_tensors(graph[side], f"{at}.{side}")
+
+
+def _check_figure(figure: Mapping[str, Any], graphs: Mapping[str, Any], at: str) -> None:
+    if figure["graph"] not in graphs:
+        fail(f"{at}.graph", f"must be one of {show(sorted(graphs))}, got {show(figure['graph'])}")
+    names = [output["name"] for output in graphs[figure["graph"]]["outputs"]]
+    if figure["output"] not in names:
+        fail(f"{at}.output", f"must be one of {show(names)}, got {show(figure['output'])}")
 
 
 def _check_file(path: str, suffix: str, files: Mapping[str, Any], at: str) -> None:

@@ -141,6 +141,23 @@ class QualityFigure:
 
 
 @dataclass(frozen=True)
+class FidelityFigure:
+    """How near an output of a converted graph is to that of the float32 graph it was made from."""
+
+    graph: str
+    output: str
+    data: str
+    """The inputs of both graphs, for example `4 frames of a drawn scene`."""
+    max_error: float
+    unit: str
+    """Of `max_error`: `levels` of a uint8 output, else `of the range`, 1 being its span."""
+    cosine: float
+    """Cosine similarity of the two outputs, each as one vector; 1 where both are zero."""
+    psnr: float | None = None
+    """dB against 255 levels or the span of the range; None where the outputs are equal."""
+
+
+@dataclass(frozen=True)
 class FileSpec:
     """What a file of the bundle must be."""
 

@@ -22,6 +22,7 @@ from fastvid import _manifest, _safe_files
 from fastvid._manifest import FORMAT_VERSION
 from fastvid._specs import (
     Credit,
+    FidelityFigure,
     FileSpec,
     GenerationSpec,
     GraphSpec,
@@ -47,6 +48,7 @@ __all__ = [
     "FORMAT_VERSION",
     "Bundle",
     "Credit",
+    "FidelityFigure",
     "FileSpec",
     "GenerationSpec",
     "GraphSpec",
@@ -81,6 +83,9 @@ class Bundle:
     size_rule: SizeRule
     files: Mapping[str, FileSpec]
     """Every file of the folder except `bundle.json`."""
+    precision: str = "float32"
+    """What the graphs compute in, whatever their inputs and outputs are: `float32`, `float16`,
+    `bfloat16` or `int8`."""
     scale: int | None = None
     """Factor between input and output sides of an upscaler; None for other tasks."""
     requires_fastvid: str = ""
@@ -89,6 +94,8 @@ class Bundle:
     generation: GenerationSpec | None = None
     """Sizes and defaults of a generator; None for other tasks."""
     quality: tuple[QualityFigure, ...] = ()
+    fidelity: tuple[FidelityFigure, ...] = ()
+    """What a conversion cost, graph by graph; empty for graphs that were not converted."""
     format_version: int = FORMAT_VERSION
 
     @classmethod
@@ -277,6 +284,7 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
         files={path: FileSpec(**integers(file)) for path, file in fields.pop("files").items()},
         credits=tuple(Credit(**credit) for credit in fields.pop("credits", ())),
         quality=tuple(QualityFigure(**figure) for figure in fields.pop("quality", ())),
+        fidelity=tuple(FidelityFigure(**figure) for figure in fields.pop("fidelity", ())),
         scale=None if scale is None else int(scale),
         generation=None if generation is None else generation_spec(generation),
         format_version=int(fields.pop("format_version")),

@@ -21,8 +21,9 @@ from fastvid.errors import BackendUnavailableError, InputError, InputTypeError
 __all__ = ["BACKENDS", "PRECISIONS", "GraphReport", "LoadedModel", "Report", "Session", "open"]
 
 BACKENDS = ("auto", "onnxruntime", "tensorrt")
-PRECISIONS = ("auto", "float32")
-_OTHER_PRECISIONS = ("float16", "bfloat16", "int8", "float8")
+PRECISIONS = ("auto", "float32", "float16", "bfloat16", "int8")
+_FORMATS = {"float32": "onnx", "float16": "onnx-fp16", "int8": "onnx-int8"}
+"""Format of `fastvid export` that computes in a precision."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ def open(
         device: `auto` takes the first CUDA device if all graphs load there, else the CPU, and the
             report says why. `cpu`, `cuda` and `cuda:N` are taken as they are or raise.
         backend: `auto` and `onnxruntime` are the same in this version; `tensorrt` raises.
-        precision: `auto` and `float32` compute in the precision of the graphs.
+        precision: `auto` is that of the bundle's graphs; naming another one raises, because a
+            bundle computes in the precision it was exported with.
         threads: CPU threads of each graph; None takes all CPUs this process may use.
         check_finite: Whether to look for NaN and infinity in every output, which costs time.
 
@@ -193,13 +195,8 @@ def open(
         raise InputTypeError(f"bundle: argument must be a Bundle, got {type(bundle).__name__}")
     target = parse_device(device)
     _check_choice("backend", backend, BACKENDS)
-    _check_choice("precision", precision, PRECISIONS + _OTHER_PRECISIONS)
-    if precision not in PRECISIONS:
-        raise InputError(
-            f"precision: argument must be 'auto' or 'float32' for {bundle.name!r}, got "
-            f"{precision!r}",
-            hint="this version computes in the precision the graphs were exported with",
-        )
+    _check_choice("precision", precision, PRECISIONS)
+    _check_precision(bundle, precision)
     if backend == "tensorrt":
         raise BackendUnavailableError(
             "backend: 'tensorrt' is not part of this version of fastvid",
@@ -209,6 +206,22 @@ def open(
     from fastvid.backends import onnxruntime
 
     return onnxruntime.load(bundle, target, threads=count, check_finite=check_finite)
+
+
+def _check_precision(bundle: Bundle, precision: str) -> None:
+    if precision in ("auto", bundle.precision):
+        return
+    hint = "no format of fastvid export computes in it"
+    if precision in _FORMATS:
+        hint = (
+            "a bundle computes in what it was exported with: "
+            f"`fastvid export MODEL --format {_FORMATS[precision]}` makes one"
+        )
+    raise InputError(
+        f"precision: argument must be 'auto' or {bundle.precision!r} for {bundle.name!r}, got "
+        f"{precision!r}",
+        hint=hint,
+    )
 
 
 def _check_choice(what: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -232,7 +232,7 @@ class _Loader:
         }
         graphs = tuple(session.report() for session in sessions.values())
         report = Report(
-            bundle.name, bundle.task, str(device), "onnxruntime", "float32", reason, graphs
+            bundle.name, bundle.task, str(device), "onnxruntime", bundle.precision, reason, graphs
         )
         return OnnxModel(bundle, sessions, self._worker, report)
 
