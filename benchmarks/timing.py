@@ -18,12 +18,7 @@ an op must read and write, or `multiply(flops, threads)` for its operations, to 
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +26,9 @@ from typing import Any
 
 import numpy as np
 from limits import copy, multiply
+
+from fastvid import bench
+from fastvid.bench._environment import command
 
 __all__ = [
     "RESULTS",
@@ -48,9 +46,6 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-
-_PACKAGES = ["fastvid-sdk", "numpy", "av", "onnxruntime", "onnxruntime-gpu", "torch"]
-_PACKAGES += ["opencv-python-headless", "opencv-python"]
 
 Times = dict[str, dict[str, float]]
 
@@ -106,20 +101,7 @@ def copy_ms(nbytes: int, threads: int, *, rounds: int = 15) -> float:
 
 def environment() -> dict[str, Any]:
     """The machine, the versions, the commit and the command of this run."""
-    from fastvid import _core
-
-    return {
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_before": round(os.getloadavg()[0], 1),
-        "real_time_priority": os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR),
-        "instruction_set": _core.cpu_isa(),
-        "default_threads": _core.default_threads(),
-        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": _versions(),
-        "commit": _commit(),
-        "command": _command(),
-    }
+    return {**bench.environment(), "command": command()}
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
@@ -135,43 +117,3 @@ def _seconds(function: Callable[[], object], repeats: int) -> float:
     for _ in range(repeats):
         function()
     return (time.perf_counter() - start) / repeats
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def _commit() -> str:
-    try:
-        commit = _git("rev-parse", "HEAD")
-        return commit + (" with changes" if _git("diff", "HEAD", "--", "csrc", "python") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _command() -> str:
-    script = Path(sys.argv[0]).resolve()
-    name = script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name
-    # A path of this machine means nothing elsewhere; its last part does.
-    arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:]]
-    return " ".join(["python", name, *arguments])
