@@ -87,6 +87,7 @@ _FAMILIES = {
     "interpolator": "fastvid_export.families.interpolator:InterpolatorFamily",
     "video-vae": "fastvid_export.families.video_vae:VideoVaeFamily",
     "generator": "fastvid_export.families.generator:GeneratorFamily",
+    "few-step-generator": "fastvid_export.families.few_step_generator:FewStepGeneratorFamily",
 }
 
 NAMES = tuple(_FAMILIES)

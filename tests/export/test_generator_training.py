@@ -16,7 +16,13 @@ from PIL import Image  # noqa: E402
 
 from fastvid import Generator  # noqa: E402
 from fastvid_export.__main__ import main  # noqa: E402
+from fastvid_export.models.generator import (  # noqa: E402
+    GeneratorNet,
+    GeneratorOptions,
+    condition_on,
+)
 from fastvid_export.training import checkpoint as ckpt  # noqa: E402
+from fastvid_export.training import vocabulary  # noqa: E402
 from fastvid_export.training.generation import (  # noqa: E402
     encoder_digest,
     held_out_prompts,
@@ -24,6 +30,8 @@ from fastvid_export.training.generation import (  # noqa: E402
 )
 from fastvid_export.training.latents import LatentBank  # noqa: E402
 from fastvid_export.training.muon import Muon, orthogonal  # noqa: E402
+from fastvid_export.training.sampling import sample  # noqa: E402
+from fastvid_export.training.trajectories import TrajectoryBank  # noqa: E402
 from fastvid_export.training.world import held_out  # noqa: E402
 
 
@@ -214,3 +222,73 @@ def test_only_weights_of_layers_are_made_orthogonal() -> None:
     orthogonal_group, other = Muon(net, lr=0.1).param_groups
     assert [tuple(p.shape) for p in orthogonal_group["params"]] == [(3, 4)]
     assert {tuple(p.shape) for p in other["params"]} == {(5, 4), (3,)}
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, vae: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a generator's run, whose weights were shaken to give its ways some bends."""
+    out = tmp_path_factory.mktemp("generator")
+    assert train(data, vae, out, "--steps", "2", "--validate-every", "2") == 0
+    state = ckpt.load(out / "last.pt")
+    torch.manual_seed(0)
+    for name, value in state.ema.items():
+        if name != "autoencoder":
+            value.add_(0.05 * torch.randn_like(value))
+    ckpt.save(state, out / "last.pt")
+    return out
+
+
+def distil(data: Path, vae: Path, trained: Path, out: Path, *more: str) -> int:
+    command = ["train", "few-step-generator", "--data", str(data), "--out", str(out)]
+    few = settings(jumps=2, substeps=3, ways=2, shards=1, shard=16, batch=8, tests=4)
+    named = settings(teacher=trained / "last.pt", vae=vae)
+    return main([*command, "--threads", "1", *few, *named, *more])
+
+
+def test_a_student_learns_the_ways_of_its_teacher(
+    data: Path, vae: Path, trained: Path, tmp_path: Path
+) -> None:
+    assert distil(data, vae, trained, tmp_path, "--steps", "20", "--validate-every", "10") == 0
+    errors = [event["error"] for event in events(tmp_path, "validation")]
+    assert errors[-1] < errors[0]
+    (folder,) = (tmp_path / "cache").glob("trajectories_*")
+    bank = TrajectoryBank(folder, 2)
+    clips, none = np.arange(len(bank)), np.zeros(len(bank), np.int64)
+    pieces = bank.take(clips, none, none + 6)
+    assert pieces["start"].std() == pytest.approx(1.0, abs=0.05)  # noise
+    teacher = GeneratorNet(GeneratorOptions(**ckpt.load(trained / "last.pt").options))
+    teacher.load_state_dict(ckpt.load(trained / "last.pt").ema)
+    condition = condition_on(pieces["latents"], pieces["known"])
+    nothing = torch.from_numpy(vocabulary.encode(vocabulary.build(), [""], 32))
+    with torch.no_grad():
+        fine = sample(
+            teacher, pieces["ids"], nothing, pieces["start"], steps=48, condition=condition
+        )
+    missing = (pieces["known"] == 0)[:, None, :, None, None]
+    away = ((fine - pieces["end"]) * missing).abs().mean()
+    assert float(away) < 0.02
+    assert float(away) < 0.2 * float(((fine - pieces["start"]) * missing).abs().mean())
+
+
+def test_a_student_becomes_a_bundle_of_few_steps(
+    data: Path, vae: Path, trained: Path, tmp_path: Path
+) -> None:
+    assert distil(data, vae, trained, tmp_path, "--steps", "2", "--set", "shift=2.0") == 0
+    out = tmp_path / "bundle"
+    files = ["--checkpoint", str(tmp_path / "last.pt"), "--part", f"video-vae={vae}"]
+    assert main(["bundle", "few-step-generator", *files, "--out", str(out)]) == 0
+    with Generator(out, threads=1) as generator:
+        defaults = generator.bundle.generation
+        assert (defaults.num_inference_steps, defaults.guidance_scale) == (2, 1.0)
+        assert generator.bundle.scheduler["shift"] == 2.0
+        assert generator.generate("a red circle", seed=1, num_frames=5).frames().shape[0] == 5
+
+
+def test_a_student_needs_a_teacher(
+    data: Path, vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "few-step-generator", "--data", str(data), "--out", str(tmp_path)]
+    assert main([*command, *settings(vae=vae)]) != 0
+    assert "--set teacher=FILE" in capsys.readouterr().err
+    assert main([*command, *settings(vae=vae, teacher=vae)]) != 0
+    assert "task must be generator, got video-vae" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,28 +169,12 @@ class GeneratorTask:
             latents = sample(
                 model, self._encode([prompt for prompt, *_ in wanted]), self._empty, noise
             )
-        frames = self._vae.decode(latents.transpose(1, 2))
-        right = np.zeros(3)
-        for clip, (_, *asked) in zip(frames, wanted, strict=True):
-            pixels = clip.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
-            seen = observe(pixels)
-            found = (seen.colour, seen.shape, seen.direction)
-            right += [a == b for a, b in zip(asked, found, strict=True)]
-        shown = [i for i in _SHOWN if i < frames.shape[1]]
-        rows = [
-            [frames[j : j + 1, i] for j in (k, k + len(frames) // 2) for i in shown]
-            for k in range(min(16, len(frames) // 2))
-        ]
-        save_sheet(rows, samples / f"step_{step:06d}.png")
-        colour, shape, direction = (right / len(wanted)).tolist()
-        return {
-            "error": float(error), "colour": colour, "shape": shape, "direction": direction,
-        }  # fmt: skip
+        return {"error": float(error), **adherence(self._vae, latents, wanted, samples, step)}
 
     def score(self, metrics: dict[str, float]) -> float:
         """Adherence; the loss decides between equals."""
-        adherence = metrics["colour"] + metrics["shape"] + metrics["direction"]
-        return adherence - 0.1 * metrics["error"]
+        right = metrics["colour"] + metrics["shape"] + metrics["direction"]
+        return right - 0.1 * metrics["error"]
 
     def _encode(self, prompts: list[str]) -> Tensor:
         return torch.from_numpy(vocabulary.encode(self._tokenizer, prompts, self.options.length))
@@ -210,6 +195,35 @@ class GeneratorTask:
             "ids": self._encode(captions),
             "known": torch.zeros(len(latents), latents.shape[2]),
         }
+
+
+def adherence(
+    vae: VideoVae, latents: Tensor, wanted: Sequence[tuple[str, ...]], samples: Path, step: int
+) -> dict[str, float]:
+    """Shares of clips that show what was asked for; writes a contact sheet.
+
+    Args:
+        vae: Decodes `latents`.
+        latents: Samples (N, C, T, h, w).
+        wanted: For each the prompt, and the colour, shape and direction it asks for.
+        samples: Folder of the sheet.
+        step: Names the sheet.
+    """
+    frames = vae.decode(latents.transpose(1, 2))
+    right = np.zeros(3)
+    for clip, (_, *asked) in zip(frames, wanted, strict=True):
+        pixels = clip.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+        seen = observe(pixels)
+        found = (seen.colour, seen.shape, seen.direction)
+        right += [a == b for a, b in zip(asked, found, strict=True)]
+    shown = [i for i in _SHOWN if i < frames.shape[1]]
+    rows = [
+        [frames[j : j + 1, i] for j in (k, k + len(frames) // 2) for i in shown]
+        for k in range(min(16, len(frames) // 2))
+    ]
+    save_sheet(rows, samples / f"step_{step:06d}.png")
+    colour, shape, direction = (right / len(wanted)).tolist()
+    return {"colour": colour, "shape": shape, "direction": direction}
 
 
 def held_out_prompts(count: int) -> list[tuple[str, str, str, str]]:

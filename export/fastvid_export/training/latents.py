@@ -78,11 +78,11 @@ def build(
     index.write_text(json.dumps(asdict(recipe)))
     vae.eval()
     for number in range(shards):
-        if all(_path(folder, number, part).exists() for part in _PARTS):
+        if all(shard_path(folder, number, part).exists() for part in _PARTS):
             continue
         arrays = _make(recipe, number, vae, tokenizer, photos)
         for part, array in zip(_PARTS, arrays, strict=True):
-            _write(_path(folder, number, part), array)
+            write_array(shard_path(folder, number, part), array)
         say(f"latents: shard {number + 1} of {shards}")
 
 
@@ -91,7 +91,7 @@ class LatentBank:
 
     def __init__(self, folder: Path, shards: int) -> None:
         self._parts = [
-            [np.load(_path(folder, n, part), mmap_mode="r") for n in range(shards)]
+            [np.load(shard_path(folder, n, part), mmap_mode="r") for n in range(shards)]
             for part in _PARTS
         ]
         self._shard = len(self._parts[0][0])
@@ -145,11 +145,13 @@ def _make(
     )
 
 
-def _path(folder: Path, number: int, part: str) -> Path:
+def shard_path(folder: Path, number: int, part: str) -> Path:
+    """Where one array of one shard lies."""
     return folder / f"shard_{number:05d}.{part}.npy"
 
 
-def _write(path: Path, array: NDArray[np.generic]) -> None:
+def write_array(path: Path, array: NDArray[np.generic]) -> None:
+    """Writes an array in one move."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         np.save(file, array)
