@@ -62,6 +62,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("default_threads", &default_threads);
   python::register_attention(m);
   python::register_colour(m);
+  python::register_device_array(m);
   python::register_downscale(m);
   python::register_inverse_search(m);
   python::register_luma(m);

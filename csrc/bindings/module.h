@@ -7,6 +7,7 @@ namespace fastvid::python {
 
 void register_attention(pybind11::module_& m);
 void register_colour(pybind11::module_& m);
+void register_device_array(pybind11::module_& m);
 void register_downscale(pybind11::module_& m);
 void register_inverse_search(pybind11::module_& m);
 void register_luma(pybind11::module_& m);

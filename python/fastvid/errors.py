@@ -98,6 +98,10 @@ class OutOfMemoryError(DeviceError, MemoryError):
     """Not enough memory on the device."""
 
 
+class DeviceLostError(DeviceError):
+    """The device failed for good: no call of this process on it can succeed any more."""
+
+
 class NumericError(FastvidError):
     """A model's output is not a picture: NaN, infinity or nothing but black."""
 

@@ -8,17 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from fastvid.backends._cuda import DeviceArray
 from fastvid.bundle import Bundle, TensorSpec
 from fastvid.devices import parse_device, thread_count
 from fastvid.errors import BackendUnavailableError, InputError, InputTypeError
 
-__all__ = ["BACKENDS", "PRECISIONS", "GraphReport", "LoadedModel", "Report", "Session", "open"]
+__all__ = [
+    "BACKENDS",
+    "PRECISIONS",
+    "Array",
+    "DeviceArray",
+    "GraphReport",
+    "LoadedModel",
+    "Report",
+    "Session",
+    "open",
+]
+
+Array = np.ndarray[Any, Any] | DeviceArray
+"""What a graph takes: a NumPy array, or one that lies on the session's device."""
 
 BACKENDS = ("auto", "onnxruntime", "tensorrt")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16", "int8")
@@ -102,18 +116,29 @@ class Session(Protocol):
     def outputs(self) -> Mapping[str, TensorSpec]:
         """Description of each output by its name."""
 
-    def run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    @property
+    def stream(self) -> int | None:
+        """Address of the CUDA stream that runs are queued on; None on the CPU.
+
+        All sessions of a model share it, and `fastvid.ops` take it as `stream=`.
+        """
+
+    def run(self, inputs: Mapping[str, Array], *, keep: Collection[str] = ()) -> dict[str, Any]:
         """Runs the graph once; threads may call this at the same time.
 
         Args:
             inputs: An array for each input, of the dtype, shape and range that `inputs` gives.
+                A `DeviceArray` must be on the session's device; its values are not looked at.
+            keep: Names of outputs that stay on a CUDA device, as `DeviceArray`, without waiting
+                for them. On the CPU it changes nothing.
 
         Returns:
-            An array for each output.
+            An array for each output: of NumPy, or a `DeviceArray` for those in `keep`.
 
         Raises:
             InputTypeError: An input is not an array, or has another dtype.
-            InputError: An input is missing, unknown, or has another shape or range.
+            InputError: An input is missing, unknown, on another device, or has another shape or
+                range; or `keep` names an output that there is not.
             OutOfMemoryError: The device has too little memory.
             CancelledError: `cancel` was called.
             DeviceError: The runtime failed, or the session is closed.

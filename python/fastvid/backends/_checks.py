@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from fastvid._specs import GraphSpec, SizeRule, TensorSpec
+from fastvid.backends._cuda import DeviceArray
 from fastvid.errors import DeviceError, InputError, InputTypeError
 
-Arrays = Mapping[str, np.ndarray[Any, Any]]
+Arrays = Mapping[str, Any]
 
 # Larger arrays hold pixels or features; looking at each value would cost as much as a small layer.
 _MAX_CHECKED_VALUES = 256
@@ -21,23 +22,33 @@ class InputCheck:
 
     Sizes that share a name must be equal within a call, and those called H and W, the height and
     width of frames, must keep the bundle's size rule.
+
+    Args:
+        graph: The graph.
+        rule: The bundle's size rule.
+        device: Where a `DeviceArray` must be, `cuda:N`; `cpu` takes none.
     """
 
-    def __init__(self, graph: GraphSpec, rule: SizeRule) -> None:
+    def __init__(self, graph: GraphSpec, rule: SizeRule, device: str = "cpu") -> None:
         self._graph = graph.name
         self._rule = rule
+        self._device = device
+        self._outputs = frozenset(spec.name for spec in graph.outputs)
         self._tensors = [
             (spec, np.dtype(spec.dtype), [_dimension(size) for size in spec.shape])
             for spec in graph.inputs
         ]
 
-    def __call__(self, inputs: Arrays) -> None:
+    def __call__(self, inputs: Arrays, keep: Collection[str] = ()) -> None:
         """Checks one call.
 
         Raises:
             InputTypeError: An input is not an array, or has another dtype.
-            InputError: An input is missing, unknown, or has another shape or range.
+            InputError: An input is missing, unknown, on another device, or has another shape or
+                range; or `keep` names an output that there is not.
         """
+        if keep:
+            self._check_keep(keep)
         if not isinstance(inputs, Mapping):
             raise InputTypeError(
                 f"{self._graph}: inputs must be a dict of arrays, got {type(inputs).__name__}"
@@ -51,15 +62,34 @@ class InputCheck:
         sizes: dict[str, tuple[int, str]] = {}
         for spec, dtype, dimensions in self._tensors:
             array = inputs[spec.name]
-            if not isinstance(array, np.ndarray):
+            on_device = isinstance(array, DeviceArray)
+            if on_device:
+                self._check_device(spec, array)
+            elif not isinstance(array, np.ndarray):
                 raise self._type_error(spec, "be a NumPy array", type(array).__name__)
             if array.dtype != dtype:
                 raise self._type_error(spec, f"have dtype {spec.dtype}", str(array.dtype))
             self._check_shape(spec, array.shape, dimensions, sizes)
-            if spec.range is not None and array.size <= _MAX_CHECKED_VALUES:
+            if spec.range is not None and not on_device and array.size <= _MAX_CHECKED_VALUES:
                 self._check_range(spec, array)
         if "H" in sizes and "W" in sizes:
             self._check_size(sizes["H"][0], sizes["W"][0])
+
+    def _check_keep(self, keep: Collection[str]) -> None:
+        if isinstance(keep, str):
+            raise InputTypeError(f"{self._graph}: keep must be a set of names, got {keep!r}")
+        if unknown := sorted(set(keep) - self._outputs):
+            raise InputError(
+                f"{self._graph}: keep must be among {sorted(self._outputs)}, got {unknown}"
+            )
+
+    def _check_device(self, spec: TensorSpec, array: DeviceArray) -> None:
+        if array.device != self._device:
+            raise InputError(
+                f"{self._graph}: input {spec.name!r} must be on {self._device}, got an array on "
+                f"{array.device}",
+                hint="array.numpy() copies it to the host",
+            )
 
     def _check_shape(
         self,

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
-
-import numpy as np
 
 from fastvid._specs import GraphSpec, TensorSpec
 from fastvid.backends import GraphReport, Report, _onnxruntime_setup, _placement
@@ -96,9 +94,14 @@ class OnnxSession:
         """Description of each output by its name."""
         return {spec.name: spec for spec in self._graph.outputs}
 
-    def run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    @property
+    def stream(self) -> int | None:
+        """None: onnxruntime waits for the device at the end of each run."""
+        return None
+
+    def run(self, inputs: Mapping[str, Any], *, keep: Collection[str] = ()) -> dict[str, Any]:
         """Runs the graph once; see `Session.run`."""
-        self._check(inputs)
+        self._check(inputs, keep)
         session = self._session
         if session is None:
             raise DeviceError(f"{self._graph.name}: session is closed")
@@ -258,7 +261,7 @@ class _Loader:
             sha256=self._bundle.files[graph.file].sha256,
             load_seconds=round(time.perf_counter() - start, 6),
         )
-        check = InputCheck(graph, self._bundle.size_rule)
+        check = InputCheck(graph, self._bundle.size_rule, "cpu")
         keep = list(external.values())
         return OnnxSession(graph, session, keep, self._worker, check, report, finite=self._finite)
 
