@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from fastvid.backends import _cuda
+from fastvid.backends import _cuda, _cuda_runtime
 from fastvid.devices import cuda_driver
 
 POISON = 0xA5
 _NO_DRIVER = (35, 100)  # cudaErrorInsufficientDriver, cudaErrorNoDevice
+_NO_MEMORY, _NOT_READY = 2, 600
 # They take a pointer apart before they look for a driver.
 _NOT_CALLED = ("cudaMemcpyAsync", "cudaMemcpy2DAsync")
 
@@ -45,6 +46,7 @@ class FakeCuda:
         self._events: dict[int, tuple[_Stream, int] | None] = {}
         self._device: dict[int, Any] = {}
         self._host: dict[int, Any] = {}
+        self._asked: set[int] = set()
         self.calls: list[str] = []
         self.fail: dict[str, int] = {}
         """Status that a function gives instead of working, by its name."""
@@ -65,8 +67,8 @@ class FakeCuda:
                 return self._real.cudaError_t(status), None
             assert work is not None, f"the fake has no {name}"
             values = work(self, *arguments)
-            if isinstance(values, int) and values == -1:
-                return self._real.cudaError_t(2), None
+            if isinstance(values, int) and values < 0:
+                return self._real.cudaError_t(-values), None
             if not isinstance(values, tuple):
                 values = () if values is None else (values,)
             return (self._real.cudaError_t(0), *values)
@@ -156,6 +158,17 @@ class FakeCuda:
         if point is not None:
             self._run(*point)
 
+    def _cudaEventQuery(self, event: Any) -> Any:
+        """Not done when asked first, however little there is to do."""
+        point = self._events[int(event)]
+        if point is None or point[0].done >= point[1]:
+            return None
+        if int(event) not in self._asked:
+            self._asked.add(int(event))
+            return -_NOT_READY
+        self._run(*point)
+        return None
+
     def _cudaThreadExchangeStreamCaptureMode(self, mode: Any) -> Any:
         return mode
 
@@ -193,7 +206,7 @@ class FakeCuda:
 
     def _cudaMalloc(self, size: int) -> int:
         if self.allocated + size > self._capacity:
-            return -1
+            return -_NO_MEMORY
         memory = (ctypes.c_uint8 * size)()
         ctypes.memset(memory, POISON, size)
         self._device[ctypes.addressof(memory)] = memory
@@ -259,5 +272,6 @@ def install(monkeypatch: pytest.MonkeyPatch, *, capacity: int = 1 << 30) -> Fake
     """Puts a fake device under `fastvid.backends._cuda`; skips without the bindings."""
     real = pytest.importorskip("cuda.bindings.runtime")
     fake = FakeCuda(real, capacity=capacity)
-    monkeypatch.setattr(_cuda, "runtime", lambda: fake)
+    for module in (_cuda, _cuda_runtime):
+        monkeypatch.setattr(module, "runtime", lambda: fake)
     return fake

@@ -60,6 +60,8 @@ class GraphReport:
     file: str
     sha256: str
     load_seconds: float
+    cuda_graphs: bool = False
+    """Whether runs of a size are recorded and repeated as CUDA graphs."""
 
     def to_text(self) -> str:
         """One line for people."""
@@ -193,6 +195,8 @@ def open(
     precision: str = "auto",
     threads: int | None = None,
     check_finite: bool = False,
+    low_memory: bool = False,
+    cuda_graphs: bool = False,
 ) -> LoadedModel:
     """Loads every graph of a bundle onto a device.
 
@@ -205,6 +209,9 @@ def open(
             bundle computes in the precision it was exported with.
         threads: CPU threads of each graph; None takes all CPUs this process may use.
         check_finite: Whether to look for NaN and infinity in every output, which costs time.
+        low_memory: Whether memory goes back to the system after each run, which costs time.
+        cuda_graphs: Whether runs on CUDA are recorded once per size and then repeated, which saves
+            the time to launch kernels one by one. On the CPU it changes nothing.
 
     Returns:
         The loaded model.
@@ -230,7 +237,10 @@ def open(
     count = thread_count(threads)
     from fastvid.backends import onnxruntime
 
-    return onnxruntime.load(bundle, target, threads=count, check_finite=check_finite)
+    options = onnxruntime.Options(
+        count, check_finite=check_finite, low_memory=low_memory, cuda_graphs=cuda_graphs
+    )
+    return onnxruntime.load(bundle, target, options)
 
 
 def _check_precision(bundle: Bundle, precision: str) -> None:

@@ -35,12 +35,15 @@ class InputCheck:
         self._device = device
         self._outputs = frozenset(spec.name for spec in graph.outputs)
         self._tensors = [
-            (spec, np.dtype(spec.dtype), [_dimension(size) for size in spec.shape])
+            (spec, np.dtype(spec.dtype), [dimension(size) for size in spec.shape])
             for spec in graph.inputs
         ]
 
-    def __call__(self, inputs: Arrays, keep: Collection[str] = ()) -> None:
+    def __call__(self, inputs: Arrays, keep: Collection[str] = ()) -> dict[str, tuple[int, str]]:
         """Checks one call.
+
+        Returns:
+            Size of each symbol in the shapes, and the input it was found in.
 
         Raises:
             InputTypeError: An input is not an array, or has another dtype.
@@ -74,6 +77,7 @@ class InputCheck:
                 self._check_range(spec, array)
         if "H" in sizes and "W" in sizes:
             self._check_size(sizes["H"][0], sizes["W"][0])
+        return sizes
 
     def _check_keep(self, keep: Collection[str]) -> None:
         if isinstance(keep, str):
@@ -141,7 +145,17 @@ class InputCheck:
         )
 
 
-def _dimension(size: int | str) -> tuple[int, str]:
+def output_shape(spec: TensorSpec, sizes: Mapping[str, tuple[int, str]]) -> tuple[int, ...] | None:
+    """The shape of an output where the inputs have these sizes; None if they do not say."""
+    shape = []
+    for factor, symbol in map(dimension, spec.shape):
+        if symbol and symbol not in sizes:
+            return None
+        shape.append(factor * sizes[symbol][0] if symbol else factor)
+    return tuple(shape)
+
+
+def dimension(size: int | str) -> tuple[int, str]:
     """Factor and symbol of a dimension; the symbol of a fixed size is empty."""
     if isinstance(size, int):
         return size, ""

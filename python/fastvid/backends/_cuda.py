@@ -1,7 +1,4 @@
-"""CUDA memory, streams, events and graphs through `cuda-bindings`, so that no torch is needed.
-
-Nothing here loads CUDA before a device is used, and nobody may use one before
-`fastvid.devices.cuda_driver` has found it: CUDA libraries may crash where no driver is.
+"""Arrays and memory of CUDA devices, and what `_cuda_runtime` has.
 
 All work of a model goes to one stream. Memory is taken and given back in the order of that stream,
 so a block may be used again while the work that last used it is still queued.
@@ -10,204 +7,48 @@ so a block may be used again while the work that last used it is still queued.
 from __future__ import annotations
 
 import ctypes
-import functools
-import importlib
 import math
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastvid.errors import (
-    BackendUnavailableError,
-    DeviceError,
-    DeviceLostError,
-    InputError,
-    InputTypeError,
-    OutOfMemoryError,
+from fastvid.backends._cuda_runtime import (
+    Event,
+    Graph,
+    Relaxed,
+    Stream,
+    call,
+    copy,
+    free_memory,
+    runtime,
+    use_device,
 )
+from fastvid.errors import InputError, InputTypeError, OutOfMemoryError
 
-INSTALL = "pip install 'fastvid-sdk[gpu]'"
+__all__ = [
+    "Block",
+    "DeviceArray",
+    "Event",
+    "Graph",
+    "Memory",
+    "PinnedMemory",
+    "Relaxed",
+    "Stream",
+    "call",
+    "copy",
+    "free_memory",
+    "runtime",
+    "use_device",
+]
 
-_SUCCESS, _NO_MEMORY = 0, 2  # cudaError_t
-# Errors after which every call of the process on the device fails too.
-_LOST = {46, 214, 700, 710, 714, 715, 716, 717, 718, 719, 721}
 _GRANULE = 512
 _DLPACK_CUDA = 2
 _DLPACK_CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 _DLPACK_BFLOAT = 4
-
-
-@functools.cache
-def runtime() -> Any:
-    """The module `cuda.bindings.runtime`.
-
-    Raises:
-        BackendUnavailableError: It is not installed, or cannot be imported.
-    """
-    try:
-        return importlib.import_module("cuda.bindings.runtime")
-    except ImportError as error:
-        found = "is not installed"
-        if not isinstance(error, ModuleNotFoundError):
-            found = f"cannot be imported: {error}"
-        raise BackendUnavailableError(f"device: cuda-bindings {found}", hint=INSTALL) from None
-
-
-def call(name: str, *arguments: Any) -> Any:
-    """Calls a function of the CUDA runtime.
-
-    Args:
-        name: Its name, for example `cudaMalloc`.
-        *arguments: As the function takes them.
-
-    Returns:
-        What it returns beside its status: nothing, a value, or a tuple of them.
-
-    Raises:
-        OutOfMemoryError: The device, or the memory that can be locked, is full.
-        DeviceLostError: The device failed for good in this process.
-        DeviceError: Any other failure.
-    """
-    status, *values = getattr(runtime(), name)(*arguments)
-    if int(status) != _SUCCESS:
-        raise _error(name, int(status))
-    return values[0] if len(values) == 1 else tuple(values) or None
-
-
-def _error(name: str, status: int) -> DeviceError:
-    module = runtime()
-    code = module.cudaError_t(status)
-    texts = [getattr(module, f)(code)[1] for f in ("cudaGetErrorName", "cudaGetErrorString")]
-    word, text = (t.decode("utf-8", "replace") if isinstance(t, bytes) else str(t) for t in texts)
-    message = f"{name}: failed on the CUDA device: {word}, {text}"
-    if status == _NO_MEMORY:
-        return OutOfMemoryError(message, hint="use smaller frames or tiles")
-    if status in _LOST:
-        return DeviceLostError(message, hint="start the process again; nvidia-smi shows the device")
-    return DeviceError(message)
-
-
-class _Relaxed:
-    """Lets calls that wait or allocate through while another thread captures a graph."""
-
-    def __enter__(self) -> None:
-        mode = runtime().cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed
-        self._mode = call("cudaThreadExchangeStreamCaptureMode", mode)
-
-    def __exit__(self, *exception: object) -> None:
-        call("cudaThreadExchangeStreamCaptureMode", self._mode)
-
-
-def use_device(index: int) -> None:
-    """Makes a device the current one of this thread."""
-    call("cudaSetDevice", index)
-
-
-def free_memory(index: int) -> tuple[int, int]:
-    """Free and total bytes of a device, all processes counted."""
-    use_device(index)
-    with _Relaxed():
-        free, total = call("cudaMemGetInfo")
-    return int(free), int(total)
-
-
-class Event:
-    """A point in the work of a stream."""
-
-    def __init__(self, device: int) -> None:
-        self._device = device
-        use_device(device)
-        handle = call("cudaEventCreateWithFlags", runtime().cudaEventDisableTiming)
-        self.handle = int(handle)
-        self._end = weakref.finalize(self, _quietly, "cudaEventDestroy", self.handle)
-        self._end.atexit = False
-
-    def record(self, stream: int) -> Event:
-        """Places the event behind the work that is queued on `stream` now."""
-        call("cudaEventRecord", self.handle, stream)
-        return self
-
-    def wait(self) -> None:
-        """Waits until the work before the event is done."""
-        use_device(self._device)
-        with _Relaxed():
-            call("cudaEventSynchronize", self.handle)
-
-
-class Stream:
-    """A queue of work on a device, beside those of other streams."""
-
-    def __init__(self, device: int) -> None:
-        self.device = device
-        use_device(device)
-        self.handle = int(call("cudaStreamCreateWithFlags", runtime().cudaStreamNonBlocking))
-        """Address of the stream, as every library takes it."""
-        self._end = weakref.finalize(self, _quietly, "cudaStreamDestroy", self.handle)
-        self._end.atexit = False
-
-    def mark(self) -> Event:
-        """An event behind the work that is queued now."""
-        return Event(self.device).record(self.handle)
-
-    def after(self, event: Event) -> None:
-        """Lets work that is queued from now on wait for `event`, without waiting here."""
-        call("cudaStreamWaitEvent", self.handle, event.handle, 0)
-
-    def wait(self) -> None:
-        """Waits for all work that is queued."""
-        use_device(self.device)
-        with _Relaxed():
-            call("cudaStreamSynchronize", self.handle)
-
-    def close(self) -> None:
-        """Ends the stream when its work is done; calling it again does nothing."""
-        self._end()
-
-
-def _quietly(name: str, *arguments: Any) -> None:
-    """Gives something back; there is nobody left to tell of a failure."""
-    try:
-        getattr(runtime(), name)(*arguments)
-    except Exception:
-        return
-
-
-class Graph:
-    """Work that was recorded from a stream and is launched as one."""
-
-    def __init__(self, stream: Stream, work: Callable[[], None]) -> None:
-        """Records what `work` queues on `stream`; nothing of it runs.
-
-        Raises:
-            DeviceError: `work` did what cannot be recorded, such as waiting.
-        """
-        use_device(stream.device)
-        mode = runtime().cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        call("cudaStreamBeginCapture", stream.handle, mode)
-        try:
-            work()
-        except BaseException:
-            _quietly("cudaStreamEndCapture", stream.handle)
-            raise
-        graph = call("cudaStreamEndCapture", stream.handle)
-        try:
-            self._handle = call("cudaGraphInstantiate", graph, 0)
-        finally:
-            _quietly("cudaGraphDestroy", graph)
-        self._end = weakref.finalize(self, _quietly, "cudaGraphExecDestroy", self._handle)
-        self._end.atexit = False
-
-    def launch(self, stream: Stream) -> None:
-        """Queues the recorded work."""
-        call("cudaGraphLaunch", self._handle, stream.handle)
-
-    def close(self) -> None:
-        """Frees the recording; calling it again does nothing."""
-        self._end()
 
 
 class Block:
@@ -273,11 +114,28 @@ class DeviceArray:
     def __repr__(self) -> str:
         return f"<DeviceArray {self.dtype.name} {self.shape} on {self.device}>"
 
+    def like(self, dtype: DTypeLike | None = None) -> DeviceArray:
+        """An array of this shape, and dtype unless another is named, with undefined values."""
+        return self._block.memory.empty(self.shape, self.dtype if dtype is None else dtype)
+
+    def use_on(self, stream: int) -> None:
+        """Lets work queued on `stream` from now on wait for the work on the array.
+
+        The memory is not used again before what is queued there when the array ends is done.
+        """
+        self._block.memory.order(self._block, stream)
+
+    def copy_to(self, host: NDArray[Any], stream: Stream) -> None:
+        """Queues a copy to a host array on `stream`; the array must live until it is done."""
+        _check_copy(self, host)
+        copy(stream, host.ctypes.data, self.pointer, self.nbytes, "cudaMemcpyDeviceToHost")
+
     def numpy(self) -> NDArray[Any]:
         """A copy on the host; waits for the work on the array."""
         host = np.empty(self.shape, self.dtype)
-        self._block.memory.read(self, host)
-        self._block.memory.stream.mark().wait()
+        stream = self._block.memory.stream
+        self.copy_to(host, stream)
+        stream.mark().wait()
         return host
 
     def reshape(self, *shape: int) -> DeviceArray:
@@ -381,19 +239,23 @@ class Memory:
     def write(self, array: DeviceArray, host: NDArray[Any]) -> None:
         """Copies a host array to the device; one in page-locked memory must outlive the copy."""
         _check_copy(array, host)
-        self._copy(array.pointer, host.ctypes.data, array.nbytes, "cudaMemcpyHostToDevice")
+        kind = "cudaMemcpyHostToDevice"
+        copy(self.stream, array.pointer, host.ctypes.data, array.nbytes, kind)
 
     def read(self, array: DeviceArray, host: NDArray[Any]) -> None:
         """Copies to a host array, whose values are there when the stream has got so far."""
-        _check_copy(array, host)
-        self._copy(host.ctypes.data, array.pointer, array.nbytes, "cudaMemcpyDeviceToHost")
+        array.copy_to(host, self.stream)
 
     def copy(self, source: DeviceArray, target: DeviceArray) -> None:
         """Copies between two arrays of as many bytes."""
         if source.nbytes != target.nbytes:
             raise InputError(f"copy: target must have {source.nbytes} bytes, got {target.nbytes}")
+        self.copy_from(source.pointer, target)
+
+    def copy_from(self, address: int, target: DeviceArray) -> None:
+        """Fills an array from device memory of other libraries."""
         kind = "cudaMemcpyDeviceToDevice"
-        self._copy(target.pointer, source.pointer, source.nbytes, kind)
+        copy(self.stream, target.pointer, address, target.nbytes, kind)
 
     def copy_rows(
         self, source: int, source_pitch: int, target: int, target_pitch: int, width: int, rows: int
@@ -426,7 +288,7 @@ class Memory:
             idle, self._idle, self._idle_bytes = self._idle, {}, 0
         if idle:
             use_device(self.device)
-            with _Relaxed():
+            with Relaxed():
                 for pointers in idle.values():
                     for pointer in pointers:
                         call("cudaFree", pointer)
@@ -445,7 +307,7 @@ class Memory:
         if self._idle_bytes > self._used_bytes + size:
             self.trim()
         use_device(self.device)
-        with _Relaxed():
+        with Relaxed():
             try:
                 return int(call("cudaMalloc", size))
             except OutOfMemoryError:
@@ -473,15 +335,10 @@ class Memory:
                     self._idle_bytes += size
                     return
             use_device(self.device)
-            with _Relaxed():
+            with Relaxed():
                 call("cudaFree", pointer)
         except Exception:
             return
-
-    def _copy(self, target: int, source: int, size: int, kind: str) -> None:
-        use_device(self.device)
-        way = getattr(runtime().cudaMemcpyKind, kind)
-        call("cudaMemcpyAsync", target, source, size, way, self.stream.handle)
 
 
 def _check_copy(array: DeviceArray, host: NDArray[Any]) -> None:
@@ -500,7 +357,13 @@ class PinnedMemory:
         self._device = device
         self._lock = threading.RLock()
         self._idle: dict[int, list[int]] = {}
+        self._used_bytes = 0
         self._open = True
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes in arrays."""
+        return self._used_bytes
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         """A NumPy array with undefined values; its memory comes back when the array is gone.
@@ -515,6 +378,7 @@ class PinnedMemory:
         with self._lock:
             pointers = self._idle.get(size)
             pointer = pointers.pop() if pointers else self._lock_pages(size)
+            self._used_bytes += size
         memory: Any = (ctypes.c_uint8 * size).from_address(pointer)
         weakref.finalize(memory, self._give_back, pointer, size).atexit = False
         host: NDArray[Any] = np.frombuffer(memory, np.uint8).view(kind).reshape(shape)
@@ -530,7 +394,7 @@ class PinnedMemory:
         # Frames of another size are over with.
         self._trim()
         use_device(self._device)
-        with _Relaxed():
+        with Relaxed():
             return int(call("cudaHostAlloc", size, runtime().cudaHostAllocDefault))
 
     def _trim(self) -> None:
@@ -541,6 +405,7 @@ class PinnedMemory:
 
     def _give_back(self, pointer: int, size: int) -> None:
         with self._lock:
+            self._used_bytes -= size
             if self._open:
                 self._idle.setdefault(size, []).append(pointer)
                 return
@@ -548,7 +413,7 @@ class PinnedMemory:
 
     def _free(self, pointer: int) -> None:
         try:
-            with _Relaxed():
+            with Relaxed():
                 call("cudaFreeHost", pointer)
         except Exception:
             return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-_OPSET_IMPORT = 8  # field of ModelProto
+_GRAPH, _OPSET_IMPORT, _FUNCTIONS = 7, 8, 25  # fields of ModelProto
+_NODE = 1  # field of GraphProto
+_OP_TYPE = 4  # field of NodeProto
 _DOMAIN = 1  # fields of OperatorSetIdProto
 _VERSION = 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
@@ -31,6 +33,27 @@ def opset_imports(model: bytes) -> dict[str, int]:
                 raise ValueError("opset import has fields of the wrong type")
             found[str(domain, "utf-8")] = version
     return found
+
+
+def loops(model: bytes) -> bool:
+    """Whether nodes of a model may run any number of times, so that no two runs need be alike.
+
+    Args:
+        model: Bytes of the file.
+
+    Raises:
+        ValueError: The bytes are not a protobuf message.
+    """
+    for field, value in _fields(model):
+        if field == _FUNCTIONS:
+            return True
+        if field == _GRAPH and isinstance(value, memoryview):
+            for kind, node in _fields(value):
+                if kind == _NODE and isinstance(node, memoryview):
+                    operator = dict(_fields(node)).get(_OP_TYPE, b"")
+                    if operator in (b"Loop", b"Scan", b"If", b"SequenceMap"):
+                        return True
+    return False
 
 
 def _fields(data: bytes | memoryview) -> list[tuple[int, int | memoryview]]:

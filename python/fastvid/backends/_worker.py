@@ -2,7 +2,8 @@
 
 Python delivers signals between bytecodes of the main thread only: while that thread is inside an
 inference runtime, Ctrl-C and SIGTERM wait. The main thread therefore hands such calls to a worker
-and waits on a lock, which signals interrupt. Other threads call directly.
+and waits on a lock, which signals interrupt. Other threads call directly, and so do calls that are
+known to be short: the hand-over costs more than they do.
 """
 
 from __future__ import annotations
@@ -87,11 +88,12 @@ class Worker:
         self._finalizer = weakref.finalize(self, self._queue.put, None)
         self._finalizer.atexit = False
 
-    def run(self, function: Callable[[Call[T]], T]) -> T:
+    def run(self, function: Callable[[Call[T]], T], *, direct: bool = False) -> T:
         """Executes `function`: here if this is not the main thread, else on the worker.
 
         Args:
             function: Takes the `Call`, whose `on_cancel` it should set.
+            direct: Execute it here in any thread; signals wait for its end.
 
         Returns:
             What `function` returns.
@@ -108,7 +110,7 @@ class Worker:
         if not self._finalizer.alive:
             raise DeviceError("run: session is closed")
         call = Call(function)
-        if threading.get_ident() != threading.main_thread().ident:
+        if direct or threading.get_ident() != threading.main_thread().ident:
             call.execute()
         else:
             if not self._started:

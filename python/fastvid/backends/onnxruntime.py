@@ -5,15 +5,15 @@ Graphs are loaded from the verified bytes. Nothing in a bundle reaches session o
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from fastvid._specs import GraphSpec, TensorSpec
+from fastvid._specs import GraphSpec
 from fastvid.backends import GraphReport, Report, _onnxruntime_setup, _placement
-from fastvid.backends._checks import InputCheck, check_finite
-from fastvid.backends._onnx_file import opset_imports
+from fastvid.backends._checks import InputCheck
+from fastvid.backends._onnx_file import loops, opset_imports
 from fastvid.backends._onnxruntime_setup import (
     CPU,
     CUDA,
@@ -23,6 +23,8 @@ from fastvid.backends._onnxruntime_setup import (
     first_line,
 )
 from fastvid.backends._worker import Call, Worker
+from fastvid.backends.onnxruntime_cuda import CudaSession, Lane
+from fastvid.backends.onnxruntime_session import FATAL, OnnxSession, raise_if_out_of_memory
 from fastvid.bundle import Bundle
 from fastvid.devices import Device
 from fastvid.errors import (
@@ -33,7 +35,6 @@ from fastvid.errors import (
     ManifestError,
     ModelError,
     NoDeviceError,
-    OutOfMemoryError,
     UnsupportedModelError,
 )
 
@@ -47,111 +48,25 @@ _NO_FOLDER = "/dev/null/none"
 _NO_CPU = "session.disable_cpu_ep_fallback"
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 
-_FATAL = 4
-_OUT_OF_MEMORY = (
-    "bad_alloc",
-    "out of memory",
-    "failed to allocate memory",
-    "bad allocation",
-    "alloc_failed",
-)
 _DTYPES = {"float": "float32", "double": "float64"}
-
-
-class OnnxSession:
-    """One graph in an onnxruntime session; see `fastvid.backends.Session`."""
-
-    def __init__(
-        self,
-        graph: GraphSpec,
-        session: Any,
-        keep: list[bytes],
-        worker: Worker,
-        check: InputCheck,
-        report: GraphReport,
-        *,
-        finite: bool,
-    ) -> None:
-        self._graph = graph
-        self._session: Any = session
-        # onnxruntime reads external weights where they lie, as long as the session lives.
-        self._keep = keep
-        self._worker = worker
-        self._check = check
-        self._report = report
-        self._finite = finite
-        self._run_options = _onnxruntime_setup.runtime().RunOptions
-        self._names = [spec.name for spec in graph.outputs]
-        self._calls: set[Call[Any]] = set()
-
-    @functools.cached_property
-    def inputs(self) -> Mapping[str, TensorSpec]:
-        """Description of each input by its name."""
-        return {spec.name: spec for spec in self._graph.inputs}
-
-    @functools.cached_property
-    def outputs(self) -> Mapping[str, TensorSpec]:
-        """Description of each output by its name."""
-        return {spec.name: spec for spec in self._graph.outputs}
-
-    @property
-    def stream(self) -> int | None:
-        """None: onnxruntime waits for the device at the end of each run."""
-        return None
-
-    def run(self, inputs: Mapping[str, Any], *, keep: Collection[str] = ()) -> dict[str, Any]:
-        """Runs the graph once; see `Session.run`."""
-        self._check(inputs, keep)
-        session = self._session
-        if session is None:
-            raise DeviceError(f"{self._graph.name}: session is closed")
-        options = self._run_options()
-        options.log_severity_level = _FATAL
-
-        def run(call: Call[list[Any]]) -> list[Any]:
-            call.on_cancel = lambda: setattr(options, "terminate", True)
-            self._calls.add(call)
-            try:
-                result: list[Any] = session.run(self._names, inputs, options)
-                return result
-            except Exception as error:
-                if call.cancelled:
-                    raise CancelledError(f"{self._graph.name}: was cancelled") from None
-                _raise_run_error(self._graph.name, self._report.device, error)
-            finally:
-                self._calls.discard(call)
-
-        arrays = self._worker.run(run)
-        outputs = dict(zip(self._names, arrays, strict=True))
-        if self._finite:
-            check_finite(self._graph.name, outputs)
-        return outputs
-
-    def cancel(self) -> None:
-        """Stops the runs that are under way; see `Session.cancel`."""
-        for call in tuple(self._calls):
-            call.cancel()
-
-    def close(self) -> None:
-        """Frees the session's memory once its runs have ended."""
-        self._session = None
-        self._keep = []
-
-    def report(self) -> GraphReport:
-        """What runs the graph."""
-        return self._report
 
 
 class OnnxModel:
     """All graphs of a bundle in onnxruntime; see `fastvid.backends.LoadedModel`."""
 
     def __init__(
-        self, bundle: Bundle, sessions: dict[str, OnnxSession], worker: Worker, report: Report
+        self,
+        bundle: Bundle,
+        sessions: dict[str, OnnxSession],
+        worker: Worker,
+        report: Report,
+        lane: Lane | None,
     ) -> None:
         self._bundle = bundle
         self._sessions = sessions
         self._worker = worker
         self._report = report
+        self._lane = lane
 
     @property
     def bundle(self) -> Bundle:
@@ -177,6 +92,8 @@ class OnnxModel:
         for session in self._sessions.values():
             session.close()
         self._worker.close()
+        if self._lane is not None:
+            self._lane.close()
 
     def __enter__(self) -> OnnxModel:
         return self
@@ -185,11 +102,21 @@ class OnnxModel:
         self.close()
 
 
-def load(bundle: Bundle, device: Device, *, threads: int, check_finite: bool) -> OnnxModel:
+@dataclass(frozen=True)
+class Options:
+    """How graphs are run; see `fastvid.backends.open`."""
+
+    threads: int
+    check_finite: bool = False
+    low_memory: bool = False
+    cuda_graphs: bool = False
+
+
+def load(bundle: Bundle, device: Device, options: Options) -> OnnxModel:
     """Loads every graph of a bundle; see `fastvid.backends.open`."""
     worker = Worker(f"fastvid-{bundle.name}")
     try:
-        loader = _Loader(bundle, worker, threads, check_finite)
+        loader = _Loader(bundle, worker, options)
         return worker.run(lambda call: loader.load(device, call))
     except BaseException:
         worker.close()
@@ -199,11 +126,10 @@ def load(bundle: Bundle, device: Device, *, threads: int, check_finite: bool) ->
 class _Loader:
     """Opens the graphs of one bundle, on one device after another if need be."""
 
-    def __init__(self, bundle: Bundle, worker: Worker, threads: int, finite: bool) -> None:
+    def __init__(self, bundle: Bundle, worker: Worker, options: Options) -> None:
         self._bundle = bundle
         self._worker = worker
-        self._threads = threads
-        self._finite = finite
+        self._options = options
 
     def load(self, device: Device, call: Call[OnnxModel]) -> OnnxModel:
         """Loads onto `device`, or for `auto` onto the first that takes every graph."""
@@ -230,72 +156,94 @@ class _Loader:
 
     def _load_on(self, device: Device, reason: str, call: Call[OnnxModel]) -> OnnxModel:
         bundle = self._bundle
-        sessions = {
-            name: self._open_graph(graph, device, call) for name, graph in bundle.graphs.items()
-        }
+        lane = Lane(device.index) if device.kind == "cuda" else None
+        try:
+            sessions = {
+                name: self._open_graph(graph, device, lane, call)
+                for name, graph in bundle.graphs.items()
+            }
+        except BaseException:
+            if lane is not None:
+                lane.close()
+            raise
         graphs = tuple(session.report() for session in sessions.values())
         report = Report(
             bundle.name, bundle.task, str(device), "onnxruntime", bundle.precision, reason, graphs
         )
-        return OnnxModel(bundle, sessions, self._worker, report)
+        return OnnxModel(bundle, sessions, self._worker, report, lane)
 
-    def _open_graph(self, graph: GraphSpec, device: Device, call: Call[OnnxModel]) -> OnnxSession:
+    def _open_graph(
+        self, graph: GraphSpec, device: Device, lane: Lane | None, call: Call[OnnxModel]
+    ) -> OnnxSession:
         start = time.perf_counter()
         ort = _onnxruntime_setup.runtime()
         model = self._bundle.read(graph.file)
         external = {path: self._bundle.read(path) for path in graph.external_data}
         custom_ops = _uses_operators(graph, model)
-        session, on_cpu = self._create(graph, device, model, external, custom_ops, call)
-        _check_signature(graph, "inputs", session.get_inputs())
-        _check_signature(graph, "outputs", session.get_outputs())
+        made = self._create(graph, device, lane, model, external, custom_ops, call)
+        _check_signature(graph, "inputs", made.session.get_inputs())
+        _check_signature(graph, "outputs", made.session.get_outputs())
         report = GraphReport(
             graph=graph.name,
             backend="onnxruntime",
             version=str(ort.__version__),
             provider=CUDA if device.kind == "cuda" else CPU,
             device=str(device),
-            threads=self._threads if device.kind == "cpu" else 1,
+            threads=self._options.threads if device.kind == "cpu" else 1,
             custom_ops=custom_ops,
-            shape_nodes_on_cpu=on_cpu,
+            shape_nodes_on_cpu=made.on_cpu,
             file=graph.file,
             sha256=self._bundle.files[graph.file].sha256,
             load_seconds=round(time.perf_counter() - start, 6),
+            cuda_graphs=made.cuda_graphs,
         )
-        check = InputCheck(graph, self._bundle.size_rule, "cpu")
+        check = InputCheck(graph, self._bundle.size_rule, str(device))
         keep = list(external.values())
-        return OnnxSession(graph, session, keep, self._worker, check, report, finite=self._finite)
+        arguments = (graph, made.session, keep, self._worker, check, report)
+        shrink = f"{device.kind.replace('cuda', 'gpu')}:{device.index}"
+        options: dict[str, Any] = {
+            "finite": self._options.check_finite,
+            "shrink": shrink if self._options.low_memory else "",
+        }
+        if lane is not None:
+            return CudaSession(*arguments, lane=lane, graphs=made.cuda_graphs, **options)
+        return OnnxSession(*arguments, loops=loops(model), **options)
 
     def _create(
         self,
         graph: GraphSpec,
         device: Device,
+        lane: Lane | None,
         model: bytes,
         external: Mapping[str, bytes],
         custom_ops: bool,
         call: Call[OnnxModel],
-    ) -> tuple[Any, int]:
-        """The session, and how many nodes a session for another device left on the CPU."""
+    ) -> _Made:
+        """The session; on CUDA only if nothing but shape arithmetic stays on the CPU."""
         ort = _onnxruntime_setup.runtime()
 
-        def create(*entries: str) -> Any:
-            options = _session_options(ort, graph, device, self._threads, external, custom_ops)
+        def create(*entries: str, cuda_graphs: bool = False) -> Any:
+            options = _session_options(ort, graph, device, self._options, external, custom_ops)
             for entry in entries:
                 options.add_session_config_entry(entry, "1")
             if hasattr(options, "set_load_cancellation_flag"):
                 call.on_cancel = lambda: options.set_load_cancellation_flag(True)
-            # TF32 would round products to 10 bits without anybody having asked.
-            cuda = (CUDA, {"device_id": device.index, "use_tf32": 0})
-            provider = cuda if device.kind == "cuda" else CPU
+            provider: Any = CPU
+            if lane is not None:
+                provider = CUDA, cuda_options(lane, self._options.low_memory, cuda_graphs)
             return ort.InferenceSession(model, options, providers=[provider], enable_fallback=0)
 
         try:
             if device.kind == "cpu":
-                return _require_provider(graph, create(), CPU), 0
+                return _Made(_require_provider(graph, create(), CPU))
+            graphs = self._options.cuda_graphs
             try:
-                return _require_provider(graph, create(_NO_CPU), CUDA), 0
+                session = create(_NO_CPU, cuda_graphs=graphs)
+                return _Made(_require_provider(graph, session, CUDA), cuda_graphs=graphs)
             except Exception as error:
                 if _placement.REFUSED_FALLBACK not in str(error):
                     raise
+            # What copies shapes to the CPU and back cannot be recorded.
             session = _require_provider(graph, create(_RECORD_PLACEMENT), CUDA)
             nodes = _placement.cpu_nodes(session, CPU)
         except FastvidError:
@@ -310,7 +258,34 @@ class _Loader:
                 f"{', '.join(refused)} on the CPU",
                 hint="device='cpu' runs it",
             )
-        return session, nodes.total()
+        return _Made(session, nodes.total())
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A session of onnxruntime."""
+
+    session: Any
+    on_cpu: int = 0
+    """Nodes that a session for another device left on the CPU."""
+    cuda_graphs: bool = False
+
+
+def cuda_options(lane: Lane, low_memory: bool, cuda_graphs: bool) -> dict[str, Any]:
+    """Options of the CUDA provider."""
+    options: dict[str, Any] = {
+        "device_id": lane.device,
+        "user_compute_stream": str(lane.stream.handle),
+        # TF32 would round products to 10 bits without anybody having asked.
+        "use_tf32": 0,
+        # A frame's memory is the same every time, so a larger step would only lie idle.
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+    if low_memory:
+        options["cudnn_conv_use_max_workspace"] = 0
+    if cuda_graphs:
+        options["enable_cuda_graph"] = 1
+    return options
 
 
 def _require_provider(graph: GraphSpec, session: Any, provider: str) -> Any:
@@ -337,14 +312,16 @@ def _session_options(
     ort: Any,
     graph: GraphSpec,
     device: Device,
-    threads: int,
+    how: Options,
     external: Mapping[str, bytes],
     custom_ops: bool,
 ) -> Any:
     options = ort.SessionOptions()
-    options.log_severity_level = _FATAL
-    options.intra_op_num_threads = threads if device.kind == "cpu" else 1
+    options.log_severity_level = FATAL
+    options.intra_op_num_threads = how.threads if device.kind == "cpu" else 1
     options.inter_op_num_threads = 1
+    if how.low_memory:
+        options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(_SPINNING)))
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", _NO_FOLDER
@@ -406,16 +383,8 @@ def _fits(declared: list[Any], shape: tuple[int | str, ...], *, exact: bool) -> 
     )
 
 
-def _raise_if_out_of_memory(what: str, error: Exception) -> None:
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or any(mark in text for mark in _OUT_OF_MEMORY):
-        raise OutOfMemoryError(
-            f"{what}: not enough memory: {first_line(error)}", hint="use smaller frames"
-        ) from None
-
-
 def _raise_load_error(graph: GraphSpec, device: Device, error: Exception) -> NoReturn:
-    _raise_if_out_of_memory(f"{graph.name}: loading {graph.file}", error)
+    raise_if_out_of_memory(f"{graph.name}: loading {graph.file}", error)
     kind, text = type(error).__name__, first_line(error)
     if device.kind == "cuda":
         raise UnsupportedModelError(
@@ -426,10 +395,3 @@ def _raise_load_error(graph: GraphSpec, device: Device, error: Exception) -> NoR
     cls = ModelError if damaged else UnsupportedModelError
     problem = "is not a valid ONNX model" if damaged else "cannot be run by onnxruntime"
     raise cls(f"{graph.name}: {graph.file} {problem}: {text}") from None
-
-
-def _raise_run_error(graph: str, device: str, error: Exception) -> NoReturn:
-    if isinstance(error, FastvidError):
-        raise error
-    _raise_if_out_of_memory(f"{graph}: running on {device}", error)
-    raise DeviceError(f"{graph}: failed on {device}: {first_line(error)}") from None
