@@ -68,7 +68,7 @@ class Made:
 
     def drawn(self, noise: Any, condition: Any, guidance: float, steps: int) -> Any:
         """uint8 (T, H, W, 3), by PyTorch alone."""
-        scheduler = schedulers.FlowMatchEulerDiscreteScheduler()
+        scheduler = schedulers.FlowMatchEulerDiscreteScheduler(shift=3.0)
         scheduler.set_timesteps(steps)
         latents = torch.from_numpy(noise)
         with torch.no_grad():

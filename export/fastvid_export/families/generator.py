@@ -29,6 +29,7 @@ from fastvid_export.training import material, vocabulary
 from fastvid_export.training.checkpoint import Checkpoint
 from fastvid_export.training.generation import GenerationData, GeneratorTask, encoder_digest
 from fastvid_export.training.loop import LoopConfig
+from fastvid_export.training.sampling import SHIFT
 from fastvid_export.training.world import draw_scene
 from fastvid_export.training.world_drawing import render
 
@@ -105,7 +106,7 @@ class GeneratorFamily:
                     "minimum": 32, "multiple_of": PATCH * SPATIAL_PATCH, "padding": "none",
                     "maximum": 256,
                 },
-                "scheduler": {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0},
+                "scheduler": {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": SHIFT},
                 "generation": {
                     "height": SIZE, "width": SIZE, "num_frames": FRAMES,
                     "max_num_frames": 1 + 16 * GROUP, "frame_rate": 8, "num_inference_steps": 30,

@@ -32,7 +32,7 @@ from fastvid_export.training.generation import (
     load_vae,
 )
 from fastvid_export.training.loop import Batch
-from fastvid_export.training.sampling import sample
+from fastvid_export.training.sampling import SHIFT, sample
 from fastvid_export.training.trajectories import TrajectoryBank, TrajectoryRecipe, build
 
 _TEST_SEED = 79
@@ -44,7 +44,7 @@ class FewStepOptions(GeneratorOptions):
 
     jumps: int = 4
     """Steps of the student."""
-    shift: float = 1.0
+    shift: float = SHIFT
     """Of the noise levels, see `sampling.shifted`."""
 
 
@@ -90,7 +90,7 @@ class DistillationTask:
         material: GenerationData,
         *,
         jumps: int = 4,
-        shift: float = 1.0,
+        shift: float = SHIFT,
         data: Path,
         cache: Path,
     ) -> None:

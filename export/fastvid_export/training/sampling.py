@@ -10,6 +10,9 @@ from torch import Tensor
 
 from fastvid_export.models.generator import GeneratorNet, no_condition
 
+SHIFT = 3.0
+"""Of the noise levels, see `shifted`: what a clip shows is decided at the high ones."""
+
 
 def shifted(sigmas: Tensor, shift: float) -> Tensor:
     """Noise levels moved towards 1: s' = shift s / (1 + (shift - 1) s)."""
@@ -24,7 +27,7 @@ def sample(
     *,
     steps: int = 20,
     guidance: float = 3.0,
-    shift: float = 1.0,
+    shift: float = SHIFT,
     condition: Tensor | None = None,
 ) -> Tensor:
     """Euler steps from noise to latents, with classifier-free guidance (Ho and Salimans, 2022).
