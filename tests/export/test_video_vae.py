@@ -8,9 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from fastvid_export import onnx  # noqa: E402
+from fastvid_export.models.decoder_graph import DecoderFirst, DecoderNext  # noqa: E402
 from fastvid_export.models.video_vae import (  # noqa: E402
-    DecoderFirst,
-    DecoderNext,
     EncoderFirst,
     EncoderNext,
     VideoVae,
@@ -83,8 +82,7 @@ def pair(
 ) -> list[np.ndarray]:  # fmt: skip
     """Exports a first graph and its next, and runs them over the pieces."""
     caches = [
-        onnx.Port(f"cache_{i}", "float32", (*shape[:2], f"h{i}", f"w{i}"))
-        for i, shape in enumerate(shapes)
+        onnx.Port(f"cache_{i}", "float32", _varying(shape, i)) for i, shape in enumerate(shapes)
     ]
     after = [onnx.Port(f"next_{port.name}", "float32", port.shape) for port in caches]
     zeros = {f"cache_{i}": np.zeros(shape, np.float32) for i, shape in enumerate(shapes)}
@@ -113,6 +111,12 @@ def pair(
     return results
 
 
+def _varying(shape: tuple[int, ...], number: int) -> tuple[int | str, ...]:
+    """Of the encoder's caches the last two axes are sizes, of the decoder's the middle ones."""
+    height, width = f"h{number}", f"w{number}"
+    return (1, height, width, shape[3]) if shape[0] == 1 else (*shape[:2], height, width)
+
+
 LATENTS = onnx.Port("latents", "float32", (1, 4, 1, "h", "w"))
 FRAMES = onnx.Port("frames", "uint8", (1, "8*h", "8*w", 3))
 
@@ -122,7 +126,7 @@ def test_the_exported_decoder_shows_what_torch_decodes(vae: VideoVae) -> None:
     frames = pair(
         ("decoder_first", "decoder_next"), (DecoderFirst(vae), DecoderNext(vae)),
         LATENTS, FRAMES, [latents[:, :, i : i + 1] for i in range(5)],
-        vae.decoder.cache_shapes(6, 4),
+        [(1, h, w, n * c) for n, c, h, w in vae.decoder.cache_shapes(6, 4)],
     )  # fmt: skip
     decoded = vae.decode(torch.from_numpy(latents).transpose(1, 2))[0]
     expected = decoded.mul(255).round().permute(0, 2, 3, 1).numpy()

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from fastvid_export.models.decoder_graph import DecoderFirst, DecoderNext
 from fastvid_export.models.generator import GeneratorNet, GeneratorOptions, condition_on
+from fastvid_export.models.transformer_graph import TransformerGraph
 from fastvid_export.models.video_vae import (
     BACK,
     GROUP,
-    DecoderFirst,
-    DecoderNext,
     EncoderFirst,
     EncoderNext,
     Stage,
@@ -97,7 +97,7 @@ def transformer_plan(
     tokens = ("N", options.length)
     return GraphPlan(
         "transformer",
-        net.transformer,
+        TransformerGraph(net.transformer),
         (
             Port("hidden_states", "float32", ("N", options.latent_channels, *grid)),
             Port("timestep", "float32", ("N",), (0.0, 1000.0)),
@@ -121,8 +121,8 @@ def autoencoder_plans(vae: VideoVae, clip: Clip) -> list[GraphPlan]:
     """The decoder's and the encoder's pairs of graphs."""
     channels = vae.options.latent_channels
     latent = Port("latents", "float32", (1, channels, 1, "h", "w"))
-    decoder_caches = _caches(vae.decoder.stages, (1, 2, 4))
-    encoder_caches = _caches(vae.encoder.stages, (2, 1))
+    decoder_caches = _caches(vae.decoder.stages, (1, 2, 4), channels_last=True)
+    encoder_caches = _caches(vae.encoder.stages, (2, 1), channels_last=False)
     rng = np.random.default_rng(2)
     noise = rng.integers(0, 256, clip.shape, np.uint8)
     decoded: dict[str, dict[str, list[Arrays]]] = {"first": {}, "next": {}}
@@ -181,12 +181,16 @@ def _passed_on(outputs: Arrays) -> Arrays:
     return {name.removeprefix("next_"): value for name, value in outputs.items()}
 
 
-def _caches(stages: Sequence[Stage], factors: Sequence[int]) -> tuple[Port, ...]:
+def _caches(
+    stages: Sequence[Stage], factors: Sequence[int], *, channels_last: bool
+) -> tuple[Port, ...]:
     """A port for each block; sizes are those of its stage, `factor` times the latents'."""
     ports = []
     for stage, factor in zip(stages, factors, strict=True):
         times = "" if factor == 1 else f"{factor}*"
-        shape = (BACK, stage.channels, f"{times}h", f"{times}w")
+        size = (f"{times}h", f"{times}w")
+        last = (1, *size, BACK * stage.channels)
+        shape = last if channels_last else (BACK, stage.channels, *size)
         for _ in stage.blocks:
             ports.append(Port(f"cache_{len(ports)}", "float32", shape))
     return tuple(ports)

@@ -96,17 +96,19 @@ class VideoTransformer(nn.Module):
         known, mask = condition[:, :-1], condition[:, -1:]
         # What is known is not noise, whatever the solver made of it.
         latents = hidden_states + mask * (known - hidden_states)
-        x, grid = _patchify(torch.cat([latents, condition], 1))
-        x = self.patches(x) + self.places(_places(grid, x))
+        x, grid = patchify(torch.cat([latents, condition], 1))
+        x = self.patches(x) + self.places(places(grid, x))
         x = torch.cat([x[:, : grid[1] * grid[2]] + self.beginning, x[:, grid[1] * grid[2] :]], 1)
-        c = self.time(_sinusoid(timestep)) + self.prompt(_mean(text, encoder_attention_mask))
+        c = self.time(sinusoid(timestep)) + self.prompt(
+            mean_of_prompt(text, encoder_attention_mask)
+        )
         modulation = self.modulation(F.silu(c)).unflatten(-1, (6, -1))
         cos, sin = rope_table_3d(grid, self.options.width // self.options.heads, self.options.theta)
         for block in self.blocks:
             x = block(x, text, modulation, cos, sin)
         shift, scale = (self.final + c[:, None]).chunk(2, 1)
         x = self.out(self.norm(x) * (1 + scale) + shift)
-        return _unpatchify(x, grid)
+        return unpatchify(x, grid)
 
 
 class Block(nn.Module):
@@ -223,13 +225,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-b, a], -1) * sin
 
 
-def _mean(text: Tensor, mask: Tensor) -> Tensor:
+def mean_of_prompt(text: Tensor, mask: Tensor) -> Tensor:
     """Mean of the tokens whose mask is 1: (N, L, D) and (N, L) → (N, D)."""
     weights = mask.to(text.dtype)[..., None]
     return (text * weights).sum(1) / weights.sum(1).clamp(min=1.0)
 
 
-def _patchify(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+def patchify(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+    """(N, C, T, h, w) → tokens (N, T * h * w / 4, 4 C), and their grid."""
     n, c, t, h, w = x.shape
     p = SPATIAL_PATCH
     grid = (t, h // p, w // p)
@@ -237,13 +240,14 @@ def _patchify(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
     return x.reshape(n, grid[0] * grid[1] * grid[2], c * p * p), grid
 
 
-def _unpatchify(x: Tensor, grid: tuple[int, int, int]) -> Tensor:
+def unpatchify(x: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Tokens (N, T * h * w / 4, 4 C) → (N, C, T, h, w)."""
     p = SPATIAL_PATCH
     x = x.reshape(x.shape[0], *grid, -1, p, p).permute(0, 4, 1, 2, 5, 3, 6)
     return x.reshape(x.shape[0], x.shape[1], grid[0], grid[1] * p, grid[2] * p)
 
 
-def _places(grid: tuple[int, int, int], like: Tensor) -> Tensor:
+def places(grid: tuple[int, int, int], like: Tensor) -> Tensor:
     """Waves over the height and the width of the frame, whatever its size: (tokens, 4 * places)."""
     t, h, w = grid
     waves = []
@@ -256,7 +260,8 @@ def _places(grid: tuple[int, int, int], like: Tensor) -> Tensor:
     return torch.cat(waves, -1).flatten(0, 2)
 
 
-def _sinusoid(timestep: Tensor) -> Tensor:
+def sinusoid(timestep: Tensor) -> Tensor:
+    """Waves of a timestep, (N,) → (N, 256)."""
     powers = torch.arange(_FREQUENCIES, device=timestep.device) / _FREQUENCIES
     angles = timestep[:, None] * torch.exp(-math.log(10_000.0) * powers)
     return torch.cat([angles.cos(), angles.sin()], -1)

@@ -34,6 +34,8 @@ PATCH = 8
 """Pixels to one latent position, along each side."""
 BACK = 2
 """Groups that a block looks back."""
+EPSILON = 1e-6
+"""Added to the mean of squares by every norm."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → the same shape."""
-        scale = torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-6)
+        scale = torch.rsqrt(x.square().mean(1, keepdim=True) + EPSILON)
         return x * scale * self.weight[:, None, None]
 
 
@@ -311,34 +313,6 @@ class VideoVae(nn.Module):
     @staticmethod
     def _per_channel(values: Tensor) -> Tensor:
         return values[:, None, None]
-
-
-class DecoderFirst(nn.Module):
-    """The graph `decoder_first`: starts a clip."""
-
-    def __init__(self, vae: VideoVae) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, latents: Tensor) -> tuple[Tensor, ...]:
-        """Normalised latents (1, C, 1, h, w) → frames uint8 (1, 8h, 8w, 3), and the caches."""
-        decoder = self.vae.decoder
-        features, caches = decoder.trunk(self.vae.raw(latents[:, :, 0]), 1, None)
-        return ops.planar_to_rgb(decoder.first_frame(features)), *caches
-
-
-class DecoderNext(nn.Module):
-    """The graph `decoder_next`: goes on with a clip by one latent."""
-
-    def __init__(self, vae: VideoVae) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, latents: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
-        """Latents (1, C, 1, h, w) and caches → frames uint8 (4, 8h, 8w, 3) and the next caches."""
-        decoder = self.vae.decoder
-        features, after = decoder.trunk(self.vae.raw(latents[:, :, 0]), 1, caches)
-        return ops.planar_to_rgb(decoder.next_frames(features)[0]), *after
 
 
 class EncoderFirst(nn.Module):
