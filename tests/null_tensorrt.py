@@ -27,11 +27,15 @@ FUNCTIONS = (
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 
 
-def load(folder: Path) -> tuple[ModuleType, ModuleType]:
+def load(
+    folder: Path, *, major: str | None = None, plugins: bool = True
+) -> tuple[ModuleType, ModuleType | None]:
     """`tensorrt` and `tensorrt.plugin`, from the installed bindings.
 
     Args:
         folder: Where the libraries are made.
+        major: Version in the libraries' names; None is that of the installed bindings.
+        plugins: Whether to load `tensorrt.plugin`, which 10.3 does not have.
 
     Raises:
         ImportError: The bindings are not installed, or there is no C compiler.
@@ -39,7 +43,7 @@ def load(folder: Path) -> tuple[ModuleType, ModuleType]:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        major = version("tensorrt-cu13-bindings").split(".")[0]
+        major = major or version("tensorrt-cu13-bindings").split(".")[0]
     except PackageNotFoundError as error:
         raise ImportError("tensorrt-cu13-bindings is not installed") from error
     compiler = shutil.which("cc") or shutil.which("gcc")
@@ -57,7 +61,7 @@ def load(folder: Path) -> tuple[ModuleType, ModuleType]:
         warnings.simplefilter("ignore")  # invalid escapes in TensorRT's docstrings
         trt = importlib.import_module("tensorrt_bindings")
         sys.modules.setdefault("tensorrt", trt)
-        return trt, importlib.import_module("tensorrt.plugin")
+        return trt, importlib.import_module("tensorrt.plugin") if plugins else None
 
 
 class Registry:

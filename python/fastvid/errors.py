@@ -94,6 +94,18 @@ class BackendUnavailableError(DeviceError):
     """The inference runtime asked for is not installed."""
 
 
+class EngineError(DeviceError):
+    """An engine, the form of a graph that one GPU and one TensorRT run, cannot be made or used."""
+
+
+class EngineBuildError(EngineError):
+    """TensorRT cannot build an engine of a graph."""
+
+
+class EngineLoadError(EngineError):
+    """An engine is damaged, was not made here, or computes other results than its graph."""
+
+
 class OutOfMemoryError(DeviceError, MemoryError):
     """Not enough memory on the device."""
 

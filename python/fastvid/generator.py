@@ -23,6 +23,7 @@ from fastvid.errors import InputError, InputTypeError, NumericError, Unsupported
 from fastvid.video.types import Frame, VideoInfo
 
 if TYPE_CHECKING:
+    from fastvid.backends.tensorrt import EngineOptions
     from fastvid.schedulers._base import Scheduler
     from fastvid.video import Video
 
@@ -38,7 +39,8 @@ class Generator(Model):
     Args:
         model: `"tiny"`, the full name of a shipped model, or a folder that holds a bundle.
         device: `"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`; only `"auto"` may fall back to the CPU.
-        backend: `"auto"`, `"onnxruntime"` or `"tensorrt"`.
+        backend: `"auto"`, `"onnxruntime"`, `"tensorrt"`, or `EngineOptions` of
+            `fastvid.backends.tensorrt`.
         precision: `"auto"`, or one that the backend offers.
         threads: CPU threads of the networks; None takes what the machine has.
         check_output: Whether a clip that starts with nothing but black is an error; NaN always is.
@@ -54,7 +56,7 @@ class Generator(Model):
         model: str | os.PathLike[str] = "tiny",
         *,
         device: str = "auto",
-        backend: str = "auto",
+        backend: str | EngineOptions = "auto",
         precision: str = "auto",
         threads: int | None = None,
         check_output: bool = True,

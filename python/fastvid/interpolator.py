@@ -20,6 +20,7 @@ from fastvid.video.types import Stage
 
 if TYPE_CHECKING:
     from fastvid.backends import Session
+    from fastvid.backends.tensorrt import EngineOptions
     from fastvid.video import Video
 
 MAX_FACTOR = 64
@@ -31,7 +32,8 @@ class Interpolator(Model):
     Args:
         model: `"fast"`, the full name of a shipped model, or a folder that holds a bundle.
         device: `"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`; only `"auto"` may fall back to the CPU.
-        backend: `"auto"`, `"onnxruntime"` or `"tensorrt"`.
+        backend: `"auto"`, `"onnxruntime"`, `"tensorrt"`, or `EngineOptions` of
+            `fastvid.backends.tensorrt`.
         precision: `"auto"`, or one that the backend offers.
         threads: CPU threads of the network; None takes what the machine has.
 
@@ -46,7 +48,7 @@ class Interpolator(Model):
         model: str | os.PathLike[str] = "fast",
         *,
         device: str = "auto",
-        backend: str = "auto",
+        backend: str | EngineOptions = "auto",
         precision: str = "auto",
         threads: int | None = None,
     ) -> None:

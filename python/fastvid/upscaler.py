@@ -17,6 +17,7 @@ from fastvid.errors import InputError, InputTypeError
 from fastvid.video.types import Frame, VideoInfo
 
 if TYPE_CHECKING:
+    from fastvid.backends.tensorrt import EngineOptions
     from fastvid.video import Video
 
 STRIP_PIXELS = 4096 * 2304
@@ -35,7 +36,8 @@ class Upscaler(Model):
         model: `"fast"`, the full name of a shipped model, or a folder that holds a bundle.
         scale: Factor of both sides.
         device: `"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`; only `"auto"` may fall back to the CPU.
-        backend: `"auto"`, `"onnxruntime"` or `"tensorrt"`.
+        backend: `"auto"`, `"onnxruntime"`, `"tensorrt"`, or `EngineOptions` of
+            `fastvid.backends.tensorrt`.
         precision: `"auto"`, or one that the backend offers.
         threads: CPU threads of the network; None takes what the machine has.
 
@@ -54,7 +56,7 @@ class Upscaler(Model):
         *,
         scale: int = 2,
         device: str = "auto",
-        backend: str = "auto",
+        backend: str | EngineOptions = "auto",
         precision: str = "auto",
         threads: int | None = None,
     ) -> None:

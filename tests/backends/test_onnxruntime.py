@@ -20,7 +20,6 @@ from fastvid import backends
 from fastvid.bundle import Bundle, write_bundle
 from fastvid.devices import available_cpus, cuda_driver
 from fastvid.errors import (
-    BackendUnavailableError,
     DeviceError,
     FastvidError,
     InputError,
@@ -192,7 +191,7 @@ def test_cuda_without_driver_says_what_was_found_and_what_to_install(
         ({"device": 0}, InputTypeError, "got int"),
         ({"backend": "torch"}, InputError, "'onnxruntime'"),
         ({"backend": None}, InputTypeError, "got NoneType"),
-        ({"backend": "tensorrt"}, BackendUnavailableError, "not part of this version"),
+        ({"backend": "tensorrt"}, InputError, "for TensorRT, got 'cpu'"),
         ({"precision": "float16"}, InputError, r"'auto' or 'float32'.*--format onnx-fp16"),
         ({"precision": "bfloat16"}, InputError, "'auto' or 'float32'"),
         ({"precision": "double"}, InputError, "one of"),

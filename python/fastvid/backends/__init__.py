@@ -10,14 +10,17 @@ import dataclasses
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from fastvid.backends._cuda import DeviceArray
 from fastvid.bundle import Bundle, TensorSpec
 from fastvid.devices import parse_device, thread_count
-from fastvid.errors import BackendUnavailableError, InputError, InputTypeError
+from fastvid.errors import InputError, InputTypeError
+
+if TYPE_CHECKING:
+    from fastvid.backends.tensorrt import EngineOptions
 
 __all__ = [
     "BACKENDS",
@@ -62,6 +65,8 @@ class GraphReport:
     load_seconds: float
     cuda_graphs: bool = False
     """Whether runs of a size are recorded and repeated as CUDA graphs."""
+    note: str = ""
+    """What else is to be known: the engines of TensorRT, and how near their results are."""
 
     def to_text(self) -> str:
         """One line for people."""
@@ -72,7 +77,7 @@ class GraphReport:
         )
         return (
             f"{self.graph}: {self.backend} {self.version}, {self.provider} on {self.device}"
-            f"{threads}{ops}{shapes}"
+            f"{threads}{ops}{shapes}{f', {self.note}' if self.note else ''}"
         )
 
 
@@ -191,7 +196,7 @@ def open(
     bundle: Bundle,
     *,
     device: str = "auto",
-    backend: str = "auto",
+    backend: str | EngineOptions = "auto",
     precision: str = "auto",
     threads: int | None = None,
     check_finite: bool = False,
@@ -204,14 +209,17 @@ def open(
         bundle: The bundle; its files are verified as they are read.
         device: `auto` takes the first CUDA device if all graphs load there, else the CPU, and the
             report says why. `cpu`, `cuda` and `cuda:N` are taken as they are or raise.
-        backend: `auto` and `onnxruntime` are the same in this version; `tensorrt` raises.
+        backend: `onnxruntime`; `tensorrt`, or `EngineOptions` of `fastvid.backends.tensorrt`, which
+            builds engines where none are cached and takes minutes then; `auto` takes engines that
+            are cached, else onnxruntime.
         precision: `auto` is that of the bundle's graphs; naming another one raises, because a
             bundle computes in the precision it was exported with.
         threads: CPU threads of each graph; None takes all CPUs this process may use.
         check_finite: Whether to look for NaN and infinity in every output, which costs time.
         low_memory: Whether memory goes back to the system after each run, which costs time.
         cuda_graphs: Whether runs on CUDA are recorded once per size and then repeated, which saves
-            the time to launch kernels one by one. On the CPU it changes nothing.
+            the time to launch kernels one by one. On the CPU it changes nothing, and TensorRT does
+            it unless `EngineOptions` say no.
 
     Returns:
         The loaded model.
@@ -221,26 +229,50 @@ def open(
         BackendUnavailableError: The runtime is not installed or not offered.
         NoDeviceError: The device asked for is not there.
         ModelError: A graph is damaged, not supported or not what the manifest says.
+        EngineError: TensorRT cannot build an engine of a graph.
         OutOfMemoryError: The graphs do not fit into the memory of the device.
     """
     if not isinstance(bundle, Bundle):
         raise InputTypeError(f"bundle: argument must be a Bundle, got {type(bundle).__name__}")
     target = parse_device(device)
-    _check_choice("backend", backend, BACKENDS)
+    engines = _engine_options(backend)
     _check_choice("precision", precision, PRECISIONS)
     _check_precision(bundle, precision)
-    if backend == "tensorrt":
-        raise BackendUnavailableError(
-            "backend: 'tensorrt' is not part of this version of fastvid",
-            hint="backend='onnxruntime' runs on CUDA with device='cuda'",
-        )
     count = thread_count(threads)
     from fastvid.backends import onnxruntime
 
     options = onnxruntime.Options(
         count, check_finite=check_finite, low_memory=low_memory, cuda_graphs=cuda_graphs
     )
-    return onnxruntime.load(bundle, target, options)
+    if engines is not None:
+        from fastvid.backends import tensorrt
+
+        return tensorrt.load(bundle, target, engines, options)
+    missing = ""
+    if backend == "auto":
+        from fastvid.backends import tensorrt
+
+        made, missing = tensorrt.load_cached(bundle, target, options)
+        if made is not None:
+            return made
+    loaded = onnxruntime.load(bundle, target, options)
+    loaded.add_reason(missing)
+    return loaded
+
+
+def _engine_options(backend: object) -> EngineOptions | None:
+    """How `backend=` wants TensorRT to be used; None if it does not."""
+    if not isinstance(backend, str):
+        from fastvid.backends.tensorrt import EngineOptions
+
+        if isinstance(backend, EngineOptions):
+            return backend
+    _check_choice("backend", backend, BACKENDS)
+    if backend != "tensorrt":
+        return None
+    from fastvid.backends.tensorrt import EngineOptions
+
+    return EngineOptions()
 
 
 def _check_precision(bundle: Bundle, precision: str) -> None:

@@ -5,6 +5,7 @@ Graphs are loaded from the verified bytes. Nothing in a bundle reaches session o
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,6 +83,12 @@ class OnnxModel:
         """What runs each graph, and why there."""
         return self._report
 
+    def add_reason(self, reason: str) -> None:
+        """Adds to why the graphs run where they do; an empty reason adds nothing."""
+        if reason:
+            both = f"{self._report.reason}; {reason}"
+            self._report = dataclasses.replace(self._report, reason=both)
+
     def cancel(self) -> None:
         """Stops the runs that are under way in any graph."""
         for session in self._sessions.values():
@@ -112,11 +119,20 @@ class Options:
     cuda_graphs: bool = False
 
 
-def load(bundle: Bundle, device: Device, options: Options) -> OnnxModel:
-    """Loads every graph of a bundle; see `fastvid.backends.open`."""
+def load(
+    bundle: Bundle, device: Device, options: Options, *, lane: Lane | None = None
+) -> OnnxModel:
+    """Loads every graph of a bundle; see `fastvid.backends.open`.
+
+    Args:
+        bundle: The bundle.
+        device: Where to.
+        options: How graphs are run.
+        lane: Stream and memory on a CUDA device that another model has and closes; None makes some.
+    """
     worker = Worker(f"fastvid-{bundle.name}")
     try:
-        loader = _Loader(bundle, worker, options)
+        loader = _Loader(bundle, worker, options, lane)
         return worker.run(lambda call: loader.load(device, call))
     except BaseException:
         worker.close()
@@ -126,10 +142,11 @@ def load(bundle: Bundle, device: Device, options: Options) -> OnnxModel:
 class _Loader:
     """Opens the graphs of one bundle, on one device after another if need be."""
 
-    def __init__(self, bundle: Bundle, worker: Worker, options: Options) -> None:
+    def __init__(self, bundle: Bundle, worker: Worker, options: Options, lane: Lane | None) -> None:
         self._bundle = bundle
         self._worker = worker
         self._options = options
+        self._shared = lane
 
     def load(self, device: Device, call: Call[OnnxModel]) -> OnnxModel:
         """Loads onto `device`, or for `auto` onto the first that takes every graph."""
@@ -156,21 +173,22 @@ class _Loader:
 
     def _load_on(self, device: Device, reason: str, call: Call[OnnxModel]) -> OnnxModel:
         bundle = self._bundle
-        lane = Lane(device.index) if device.kind == "cuda" else None
+        own = Lane(device.index) if device.kind == "cuda" and self._shared is None else None
+        lane = own or self._shared
         try:
             sessions = {
                 name: self._open_graph(graph, device, lane, call)
                 for name, graph in bundle.graphs.items()
             }
         except BaseException:
-            if lane is not None:
-                lane.close()
+            if own is not None:
+                own.close()
             raise
         graphs = tuple(session.report() for session in sessions.values())
         report = Report(
             bundle.name, bundle.task, str(device), "onnxruntime", bundle.precision, reason, graphs
         )
-        return OnnxModel(bundle, sessions, self._worker, report, lane)
+        return OnnxModel(bundle, sessions, self._worker, report, own)
 
     def _open_graph(
         self, graph: GraphSpec, device: Device, lane: Lane | None, call: Call[OnnxModel]
