@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tiny_models
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from fastvid.bundle import Bundle, write_bundle
 
@@ -41,6 +42,49 @@ def upscaler(folder: Path, *, scale: int = 2, **rule: Any) -> Bundle:
     )
     data = tiny_models.model(nodes, [frames], [inside], [scales])
     return write_bundle(folder, manifest, {"run.onnx": data})
+
+
+def conv_upscaler(folder: Path, **changes: Any) -> Bundle:
+    """Doubles frames through four convolutions of 16 channels between fastvid's colour nodes."""
+    rng = np.random.default_rng(0)
+    weights = []
+
+    def conv(source: str, result: str, inside: int, outside: int) -> Any:
+        kernel = rng.normal(0, 0.02, (outside, inside, 3, 3)).astype(np.float32)
+        # Each channel passes one on, so that the picture comes through.
+        kernel[np.arange(outside), np.arange(outside) % inside, 1, 1] += 1
+        kernel /= np.abs(kernel).sum((1, 2, 3), keepdims=True)
+        bias = rng.normal(0, 0.01, outside).astype(np.float32)
+        for name, array in ((f"{result}.w", kernel), (f"{result}.b", bias)):
+            weights.append(numpy_helper.from_array(array, name))
+        inputs = [source, f"{result}.w", f"{result}.b"]
+        return helper.make_node("Conv", inputs, [result], pads=[1, 1, 1, 1])
+
+    nodes = [
+        helper.make_node("RgbToLuma", ["frames"], ["luma", "chroma"], domain="fastvid"),
+        conv("luma", "first", 1, 16),
+        helper.make_node("Relu", ["first"], ["first_on"]),
+        conv("first_on", "second", 16, 16),
+        helper.make_node("Add", ["first_on", "second"], ["sum"]),
+        conv("sum", "third", 16, 16),
+        helper.make_node("Relu", ["third"], ["third_on"]),
+        conv("third_on", "last", 16, 4),
+        helper.make_node("DepthToSpace", ["last"], ["large"], blocksize=2, mode="CRD"),
+        helper.make_node("LumaToRgb", ["large", "chroma"], ["upscaled"], domain="fastvid"),
+    ]
+    frames = tiny_models.tensor("frames", "uint8", "N", "H", "W", 3)
+    inside = tiny_models.tensor("upscaled", "uint8", "N", "h", "w", 3)
+    outside = tiny_models.tensor("upscaled", "uint8", "N", "2*H", "2*W", 3)
+    manifest = tiny_models.manifest(
+        name=folder.name,
+        task="upscaler",
+        scale=2,
+        graphs={"upscale": {"file": "upscale.onnx", "inputs": [frames], "outputs": [outside]}},
+        size_rule=_RULE,
+        **changes,
+    )
+    data = tiny_models.model(nodes, [frames], [inside], weights, domains={"fastvid": 1})
+    return write_bundle(folder, manifest, {"upscale.onnx": data})
 
 
 def interpolator(folder: Path, **rule: Any) -> Bundle:

@@ -7,12 +7,15 @@ when it loads the graph, so the graph computes exactly what the rounded network 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _STEPS = 127
 _SMALLEST = 2048
@@ -24,6 +27,8 @@ def round_weights(network: nn.Module) -> None:
 
     Weights are matrices and kernels; the channel is their first axis.
     """
+    import torch
+
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.dim() < 2 or parameter.numel() < _SMALLEST:
@@ -31,6 +36,14 @@ def round_weights(network: nn.Module) -> None:
             rows = parameter.flatten(1)
             scale = rows.abs().amax(1, keepdim=True).clamp(min=1e-12) / _STEPS
             parameter.copy_((torch.round(rows / scale) * scale).view_as(parameter))
+
+
+def on_grid(array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """The same rounding for an array whose channels lie along `axis`."""
+    others = tuple(i for i in range(array.ndim) if i != axis % array.ndim)
+    scale = np.maximum(np.abs(array).max(others, keepdims=True), np.float32(1e-12))
+    scale = (scale / np.float32(_STEPS)).astype(np.float32)
+    return (np.rint(array / scale) * scale).astype(np.float32)
 
 
 def compact(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -75,3 +88,34 @@ def _grid(array: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.floa
             if np.array_equal(steps.astype(np.float32) * candidate, array):
                 return steps.astype(np.int8), candidate.astype(np.float32)
     return None
+
+
+def expand(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with the weights that `compact` stored multiplied out, to be rounded anew."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    graph = made.graph
+    weights = {weight.name: weight for weight in graph.initializer}
+    steps: dict[str, str] = {}
+    kept = []
+    for node in graph.node:
+        inputs = list(node.input)
+        stored = weights.get(inputs[0]) if node.op_type == "Cast" else None
+        if stored is not None and stored.data_type == TensorProto.INT8:
+            steps[node.output[0]] = inputs[0]
+            continue
+        if node.op_type == "Mul" and inputs[0] in steps and inputs[1] in weights:
+            values, scale = (
+                numpy_helper.to_array(weights[name]) for name in (steps[inputs[0]], inputs[1])
+            )
+            product = (values.astype(np.float32) * scale).astype(np.float32)
+            graph.initializer.append(numpy_helper.from_array(product, node.output[0]))
+            continue
+        kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
+    used = {name for node in kept for name in node.input}
+    left = [weight for weight in graph.initializer if weight.name in used]
+    copies = [TensorProto.FromString(weight.SerializeToString()) for weight in left]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(copies)
+    return made

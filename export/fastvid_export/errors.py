@@ -6,7 +6,13 @@ from fastvid.errors import FastvidError, InputError
 
 
 class ExportError(FastvidError):
-    """An exported graph does not do what the PyTorch model does, or cannot be written."""
+    """A graph cannot be exported or converted, or does not do what the original does."""
+
+    exit_code = 10
+
+
+class FidelityError(ExportError):
+    """A converted graph is further from its float32 original than its gate allows."""
 
 
 class CheckpointError(InputError):

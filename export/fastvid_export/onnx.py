@@ -15,18 +15,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fastvid import _core
 from fastvid_export import ops
 from fastvid_export.compact import compact
 from fastvid_export.errors import ExportError
-
-Arrays = dict[str, NDArray[Any]]
-"""Named inputs or outputs of one run."""
+from fastvid_export.running import Arrays, Runner
 
 OPSET = 18
 TOLERANCE = 1e-4
@@ -165,26 +161,6 @@ def _clean(model: onnx.ModelProto, plan: GraphPlan) -> onnx.ModelProto:
                 else:
                     dim.dim_value = size
     return model
-
-
-class Runner:
-    """One graph in onnxruntime on the CPU, with fastvid's ops."""
-
-    def __init__(self, data: bytes, *, threads: int = 1) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.register_custom_ops_library(_core.__file__)
-        try:
-            self._session = onnxruntime.InferenceSession(
-                data, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime raises its own types, which have no common base
-            raise ExportError(f"export: onnxruntime refuses the graph: {error}") from error
-
-    def __call__(self, inputs: Arrays) -> Arrays:
-        """Runs the graph."""
-        names = [output.name for output in self._session.get_outputs()]
-        return dict(zip(names, self._session.run(names, inputs), strict=True))
 
 
 def compare(plan: GraphPlan, runner: Runner) -> list[Difference]:

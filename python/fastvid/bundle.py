@@ -330,20 +330,22 @@ def write_bundle(
         _write_files(temporary, manifest, files)
         bundle = Bundle.load(temporary)
         bundle.verify()
-        _swap_in(temporary, target)
+        swap_in(temporary, target)
     except OSError as error:
-        kind = (
-            DiskFullError
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            else OutputError
-        )
-        raise kind(f"folder: {str(target)!r} cannot be written: {error.strerror}") from error
+        raise output_error(f"folder: {str(target)!r}", error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Bundle.load(target)
 
 
-def _swap_in(temporary: Path, target: Path) -> None:
+def output_error(what: str, error: OSError) -> OutputError:
+    """The error of the tree for a file or folder that cannot be written."""
+    kind = DiskFullError if error.errno in _DISK_FULL else OutputError
+    return kind(f"{what} cannot be written: {error.strerror}")
+
+
+def swap_in(temporary: Path, target: Path) -> None:
+    """Renames a folder to its final name; what was there before goes when that has worked."""
     if not target.exists():
         temporary.rename(target)
         return

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from fastvid._version import __version__
-from fastvid.errors import FastvidError
+from fastvid.errors import BackendUnavailableError, FastvidError
 
 EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
@@ -28,6 +28,7 @@ exit codes:
   0 done           1 unexpected      2 usage or arguments
   4 input media    5 model           6 device or runtime
   7 output         8 cancelled       9 no picture came out
+  10 export
   130 Ctrl-C       143 SIGTERM
 """
 
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json, debug = "--json" in arguments, "--debug" in arguments
     try:
-        options = build_parser().parse_args(arguments)
+        options = build_parser(arguments).parse_args(arguments)
         with _terminable():
             command: Callable[[argparse.Namespace], int] = options.command
             code = command(options)
@@ -94,8 +95,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(unexpected, EXIT_UNEXPECTED, as_json, debug)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of all commands.
+
+    Args:
+        arguments: What it will parse. Where they name a command of fastvid itself, those of other
+            packages are not looked for, which takes longer than all the rest.
+    """
     parser = _Parser(
         prog="fastvid",
         description="More frames and more pixels for videos, through trained networks.",
@@ -122,7 +128,37 @@ def build_parser() -> argparse.ArgumentParser:
     models.add_argument("--verify", action="store_true", help="check the sha256 of every file")
     _common_arguments(models)
     _common_arguments(add("doctor", "Show what runs where on this machine, and why."))
+    first = next((text for text in arguments if not text.startswith("-")), None)
+    if first not in commands.choices:
+        for name, point in _other_commands().items():
+            if name not in commands.choices:
+                _add_other(commands, name, point)
     return parser
+
+
+def _other_commands() -> dict[str, Any]:
+    """Commands that installed packages bring, as entry points of the group `fastvid.commands`."""
+    from importlib.metadata import entry_points
+
+    return {point.name: point for point in entry_points(group="fastvid.commands")}
+
+
+def _add_other(commands: Any, name: str, point: Any) -> None:
+    """Adds a command from elsewhere: its module has TEXT, `add_arguments` and `run`."""
+    try:
+        module = point.load()
+    except Exception as error:
+        # A broken package must not take the other commands along.
+        problem = f"{name}: cannot be loaded from {point.value}: {error}"
+
+        def refuse(options: argparse.Namespace) -> NoReturn:
+            raise BackendUnavailableError(problem, hint="pip install 'fastvid-sdk[cpu,export]'")
+
+        commands.add_parser(name, help="cannot be loaded").set_defaults(command=refuse)
+        return
+    sub = commands.add_parser(name, help=module.TEXT, description=module.TEXT, allow_abbrev=False)
+    sub.set_defaults(command=module.run)
+    module.add_arguments(sub)
 
 
 def _upscale_arguments(parser: argparse.ArgumentParser) -> None:
