@@ -4,13 +4,14 @@ Nothing here knows how the clips were drawn. The backdrop is fitted to the borde
 what differs from it is the object, and colour, outline and track of it are named by rules:
 
 - colour by hue, saturation and value, as colour names are used in English;
-- shape by holes, by solidity (area over that of the convex hull), by the rays of its outline, and
-  by how much of the smallest circle, triangle and rectangle around it is filled;
+- shape by how much of it lies on a circle, square, triangle, star, ring or cross of the same area,
+  at the best of many angles and proportions, in the clearest third of the frames;
 - direction by where the centre goes from the first to the last frames.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ _SIDE = 256
 _DIFFERENT = 14.0
 # An object smaller than this share of the frame is taken for an artefact.
 _LEAST_AREA = 0.004
+# Side of the pictures that shapes are compared on, and the area all have there.
+_CANVAS = 48
+_AREA = 400.0
+
+SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Seen:
     """What one frame shows."""
 
     colour: str
-    shape: str
+    likeness: dict[str, float]
+    """To each shape: overlap over union with it, at most 1."""
     centre: tuple[float, float]
     """x and y in sides of the frame."""
     area: float
@@ -62,9 +69,9 @@ def detect(frames: Frames) -> Found:
     if len(sights) < max(2, len(frames) // 2):
         return Found(None, None, None, None, len(sights))
     colour = Counter(sight.colour for sight in sights).most_common(1)[0][0]
-    # An outline is clearest where the object is largest.
-    largest = sorted(sights, key=lambda sight: -sight.area)[: max(3, len(sights) * 2 // 3)]
-    shape = Counter(sight.shape for sight in largest).most_common(1)[0][0]
+    # The frames that are most like any shape show it most clearly; motion and codecs blur others.
+    clearest = sorted(sights, key=lambda sight: -max(sight.likeness.values()))[: len(sights) // 3]
+    shape = max(SHAPES, key=lambda name: sum(sight.likeness[name] for sight in clearest))
     few = max(1, len(sights) // 6)
     start, end = sights[:few], sights[-few:]
     growth = float(np.mean([s.area for s in end]) / np.mean([s.area for s in start]))
@@ -86,7 +93,7 @@ def look(frame: Frames) -> Seen | None:
     height, width = mask.shape
     return Seen(
         colour_name(np.median(inner, axis=0)),
-        shape_name(mask),
+        likeness(mask),
         (float(xs.mean()) / width, float(ys.mean()) / height),
         float(len(xs)) / mask.size,
     )
@@ -148,45 +155,73 @@ def colour_name(rgb: Array) -> str:
     return "purple" if hue < 330 else "red"
 
 
-def shape_name(mask: NDArray[np.uint8]) -> str:
-    """circle, square, triangle, star, ring or cross, for a mask of one object."""
-    contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    outer = max(contours, key=cv2.contourArea)
-    area = cv2.contourArea(outer)
-    holes = [
-        cv2.contourArea(contour)
-        for contour, link in zip(contours, hierarchy[0], strict=True)
-        if link[3] >= 0
-    ]
-    if holes and max(holes) > 0.06 * area:
-        return "ring"
-    hull = cv2.contourArea(cv2.convexHull(outer))
-    solidity = area / max(hull, 1.0)
-    (_, (w, h), _) = cv2.minAreaRect(outer)
-    filled = area / max(w * h, 1.0)
-    (_, radius) = cv2.minEnclosingCircle(outer)
-    roundness = area / (math.pi * max(radius, 1.0) ** 2)
-    if solidity < 0.86:
-        return "star" if _rays(outer, 5) > _rays(outer, 4) else "cross"
-    if roundness > 0.82:
-        return "circle"
-    triangle, _ = cv2.minEnclosingTriangle(outer)
-    if area / max(triangle, 1.0) > 0.78 or filled < 0.66:
-        return "triangle"
-    return "square"
+def likeness(mask: NDArray[np.uint8]) -> dict[str, float]:
+    """Overlap over union of a mask with each shape of its area and centre, turned to fit."""
+    moments = cv2.moments(mask, binaryImage=True)
+    area = max(moments["m00"], 1.0)
+    scale = _AREA**0.5 / area**0.5
+    centre = np.array([moments["m10"], moments["m01"]]) / area
+    middle = (_CANVAS - 1) / 2
+    move = np.array(
+        [[scale, 0.0, middle - scale * centre[0]], [0.0, scale, middle - scale * centre[1]]]
+    )
+    fitted = cv2.warpAffine(
+        mask.astype(np.float32), move, (_CANVAS, _CANVAS), flags=cv2.INTER_AREA
+    ).ravel()
+    found = {}
+    for name, patterns in _patterns().items():
+        both = np.minimum(patterns, fitted).sum(1)
+        either = np.maximum(patterns, fitted).sum(1)
+        found[name] = float((both / either).max())
+    return found
 
 
-def _rays(contour: NDArray[np.int32], count: int) -> float:
-    """How much the distance of an outline from its centre swings `count` times around it."""
-    points = contour[:, 0].astype(np.float64)
-    moments = cv2.moments(contour)
-    centre = np.array([moments["m10"], moments["m01"]]) / max(moments["m00"], 1.0)
-    away = points - centre
-    angle, distance = np.arctan2(away[:, 1], away[:, 0]), np.hypot(*away.T)
-    grid = np.linspace(-math.pi, math.pi, 256, endpoint=False)
-    order = np.argsort(angle)
-    swing = np.interp(grid, angle[order], distance[order], period=2 * math.pi)
-    return float(abs(np.fft.rfft(swing)[count]))
+@functools.cache
+def _patterns() -> dict[str, NDArray[np.float32]]:
+    """Each shape at many angles and proportions, one per row, drawn with `_AREA`."""
+    return {
+        "circle": np.stack([_draw([_polygon(64)], 0.0)]),
+        "ring": np.stack([_draw([_polygon(64), _polygon(64, r)], 0.0) for r in (0.45, 0.55, 0.65)]),
+        "square": _turned([[_polygon(4)]], 90),
+        "triangle": _turned([[_polygon(3)]], 120),
+        "star": _turned([[_rays(5, inner)] for inner in (0.38, 0.45, 0.52)], 72),
+        "cross": _turned([[_cross(width)] for width in (0.26, 0.33, 0.4)], 90),
+    }
+
+
+def _turned(outlines: list[list[Array]], period: int) -> NDArray[np.float32]:
+    """Outlines at angles 5 degrees apart, over the period after which they repeat."""
+    return np.stack([_draw(o, math.radians(a)) for o in outlines for a in range(0, period, 5)])
+
+
+def _polygon(count: int, radius: float = 1.0) -> Array:
+    angle = 2 * math.pi * np.arange(count) / count
+    return radius * np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
+def _rays(count: int, inner: float) -> Array:
+    angle = math.pi * np.arange(2 * count) / count
+    radius = np.where(np.arange(2 * count) % 2, inner, 1.0)[:, None]
+    return radius * np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
+def _cross(width: float) -> Array:
+    arm = np.array([[1.0, -width], [1.0, width], [width, width]])
+    turn = np.array([[0.0, 1.0], [-1.0, 0.0]])
+    return np.concatenate([arm @ np.linalg.matrix_power(turn, k) for k in range(4)])
+
+
+def _draw(outlines: list[Array], angle: float) -> NDArray[np.float32]:
+    """An outline, less those that follow it, turned about its centroid and scaled to `_AREA`."""
+    fine = 8
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    areas = [cv2.contourArea(o.astype(np.float32)) for o in outlines]
+    scale = (_AREA / (areas[0] - sum(areas[1:]))) ** 0.5
+    canvas = np.zeros((fine * _CANVAS, fine * _CANVAS), np.float32)
+    for i, outline in enumerate(outlines):
+        corners = (scale * outline @ turn + _CANVAS / 2) * fine - 0.5
+        cv2.fillPoly(canvas, [np.rint(corners).astype(np.int32)], float(i == 0))
+    return cv2.resize(canvas, (_CANVAS, _CANVAS), interpolation=cv2.INTER_AREA).ravel()
 
 
 def _direction(sights: list[Seen]) -> str:
