@@ -1,159 +1,129 @@
-"""Every op on a GPU beside torch eager, torch.compile and a copy of as many bytes.
+"""Every op, both video tasks and generation on a GPU, beside torch eager and torch.compile.
 
-    python benchmarks/gpu.py [--rounds 30] [--only warp]
+    python benchmarks/gpu.py [ops] [upscaling] [interpolation] [generation] [--minutes 9]
 
-Times are of the device, by events around each call. Cold: the second-level cache holds other data,
-as within a model; warm: the call before left its own. Functions take turns, the answer is checked
-first, and a copy of the bytes an op must move shows how near the memory's limit it comes. Writes
-benchmarks/results/gpu_NAME.json, NAME being the device's.
+Needs this source tree, a build of it with CUDA, and a Python with torch and onnx; no network. Each
+row (`benchmarks/gpu_rows.py`) is written to gpu_NAME.json, NAME being the device's, when it is
+measured; a run that is stopped, or that `--minutes` ends with status 75, goes on where it was.
+Rows of another commit are measured again, and so are those in which a runner was missing with
+`--again`. A wrong answer makes the exit status 1.
+
+What is timed: ops on the device, by events, with a cold and a warm cache; tasks by the host's
+clock, from NumPy frames to NumPy frames and with frames that stay on the device. All functions of a
+row take turns in one process. `--dry-run` takes the same path with tiny CPU tensors and no
+generated code, so that a machine without a GPU can test it; its numbers mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import gpu_rows
 import timing
 import torch
-from gpu_peers import Comparison, comparisons
+from gpu_clock import Machine
+from gpu_rows import Row
+
+MORE = 75
+"""Exit status of a run that has rows left, as sysexits calls a temporary failure."""
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--only", default="", help="ops whose name begins so")
-    options = parser.parse_args()
-    if not torch.cuda.is_available():
+def main(arguments: list[str] | None = None) -> int:
+    options = _options(arguments)
+    if not options.dry_run and not torch.cuda.is_available():
         print("gpu: torch sees no CUDA device; nothing was measured")
         return 1
+    m = Machine("cpu", dry=True) if options.dry_run else Machine("cuda")
+    if options.dry_run and options.out == timing.RESULTS:
+        print("gpu: a rehearsal needs --out FOLDER: its numbers are no results")
+        return 2
     torch.set_grad_enabled(False)
-    cases: dict[str, Any] = {}
-    wrong = []
-    torch.manual_seed(0)
-    for comparison in comparisons():
-        if comparison.name.startswith(options.only):
-            cases[comparison.name] = measure(comparison, options.rounds)
-            show(comparison.name, cases[comparison.name])
-            if not cases[comparison.name]["error"] <= comparison.tolerance:
-                wrong.append(comparison.name)
-    name = re.sub(r"\W+", "_", torch.cuda.get_device_name().lower())
-    timing.write_results(
-        timing.RESULTS / f"gpu_{name}.json",
-        {"gpu": device(), "rounds": options.rounds, "cases": cases},
-    )
-    for case in wrong:
-        print(f"gpu: {case} differs from torch by {cases[case]['error']}")
+    if m.dry:
+        torch.set_num_threads(1)
+    results = Results(m, options.out, again=options.again)
+    rows = [row for row in gpu_rows.rows(tuple(options.parts)) if options.only in row.name]
+    begun, longest = time.monotonic(), 0.0
+    for row in [row for row in rows if not results.has(row)]:
+        # Another one as long as the longest so far must still fit in.
+        if options.minutes and time.monotonic() - begun + longest > 60 * options.minutes:
+            print("gpu: time is up; run it again for the rows that are left")
+            return MORE
+        start = time.monotonic()
+        results.add(row, measure(m, row, 1 if m.dry else options.rounds, options.models))
+        longest = max(longest, time.monotonic() - start)
+    wrong = [row.key for row in rows if results.has(row) and not results.rows[row.key]["right"]]
+    for key in wrong:
+        print(f"gpu: {key} is wrong: {results.rows[key]}")
     return 1 if wrong else 0
 
 
-def measure(comparison: Comparison, rounds: int) -> dict[str, Any]:
-    answer, right = comparison.fastvid(), comparison.torch()
-    error = float((answer.float() - right.float()).abs().max())
-    source = torch.empty(comparison.nbytes // 2, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    functions: dict[str, Callable[[], object]] = {
-        "fastvid": comparison.fastvid,
-        "torch": comparison.torch,
-        "copy": lambda: target.copy_(source),
-    }
-    result: dict[str, Any] = {"bytes": comparison.nbytes, "error": error}
-    try:
-        compiled = torch.compile(comparison.torch)
-        compiled()
-        functions["torch_compile"] = compiled
-    except Exception as problem:  # of any kind: it depends on compilers of the machine
-        result["torch_compile"] = f"{type(problem).__name__}: {problem}"[:200]
-    for state in ("cold", "warm"):
-        times = device_times(functions, rounds, cold=state == "cold")
-        result[state] = {
-            "time": times,
-            "ratio": {
-                peer: timing.ratio(times, peer, "fastvid")
-                for peer in ("torch", "torch_compile")
-                if peer in times
-            },
-            "percent_of_copy": timing.percent(times, "fastvid", of="copy"),
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("parts", nargs="*", choices=[*gpu_rows.PARTS, []], metavar="PART")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--only", default="", help="rows whose name has this in it")
+    parser.add_argument("--minutes", type=float, default=0, help="start no row after these")
+    parser.add_argument(
+        "--models", type=Path, help="folder of bundles to take before those shipped"
+    )
+    parser.add_argument("--out", type=Path, default=timing.RESULTS, help="folder of the results")
+    parser.add_argument("--again", action="store_true", help="repeat rows with missing runners")
+    parser.add_argument("--dry-run", action="store_true")
+    options = parser.parse_args(arguments)
+    options.parts = options.parts or list(gpu_rows.PARTS)
+    return options
+
+
+def measure(m: Machine, row: Row, rounds: int, models: Path | None) -> dict[str, Any]:
+    """One row; the module of its part is loaded here, since not every part needs every package."""
+    if row.part == "ops":
+        import gpu_ops
+
+        return gpu_ops.measure(m, row.spec, rounds)
+    if row.part == "generation":
+        import gpu_generation
+
+        return gpu_generation.measure(m, row.spec, rounds, models)
+    import gpu_frames
+
+    return gpu_frames.measure(m, row.part, row.spec, rounds, models)
+
+
+class Results:
+    """The file of one device, written after every row."""
+
+    def __init__(self, m: Machine, folder: Path, *, again: bool) -> None:
+        self.device, self.again = m.describe(), again
+        name = re.sub(r"\W+", "_", self.device["name"].lower())
+        self.path = folder / f"gpu_{name}.json"
+        self.commit = timing.environment()["commit"]
+        self.rows: dict[str, Any] = {}
+        if self.path.is_file():
+            self.rows = json.loads(self.path.read_text(encoding="utf-8"))["rows"]
+
+    def has(self, row: Row) -> bool:
+        """Whether there is nothing left to measure."""
+        found = self.rows.get(row.key)
+        if found is None or found["commit"] != self.commit:
+            return False
+        return not (self.again and found.get("absent"))
+
+    def add(self, row: Row, result: dict[str, Any]) -> None:
+        """Keeps a row, and shows it."""
+        self.rows[row.key] = {"commit": self.commit, **result}
+        order = [one.key for one in gpu_rows.ROWS]
+        kept = {key: self.rows[key] for key in order if key in self.rows}
+        timing.write_results(self.path, {"gpu": self.device, "rows": kept})
+        shown = {
+            name: result[name] for name in ("ratio", "psnr", "error", "absent") if name in result
         }
-    result["call_us"] = {name: call_us(function) for name, function in functions.items()}
-    return result
-
-
-def device_times(
-    functions: dict[str, Callable[[], object]], rounds: int, *, cold: bool
-) -> timing.Times:
-    flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
-    samples: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(3):
-        for function in functions.values():
-            function()
-    for _ in range(rounds):
-        for name, function in functions.items():
-            if cold:
-                flush.zero_()
-            else:
-                function()
-            # The call is queued while the device still waits, so that its own cost does not show.
-            torch.cuda._sleep(400_000)
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in "01")
-            start.record()
-            function()
-            end.record()
-            end.synchronize()
-            samples[name].append(start.elapsed_time(end))
-    return {
-        name: {
-            "median_ms": round(float(np.median(values)), 5),
-            "min_ms": round(min(values), 5),
-            "p90_ms": round(float(np.percentile(values, 90)), 5),
-        }
-        for name, values in samples.items()
-    }
-
-
-def call_us(function: Callable[[], object], calls: int = 50) -> float:
-    """What a call costs the processor, without waiting for the device; the best of five rounds."""
-    best = float("inf")
-    for _ in range(5):
-        torch.cuda.synchronize()
-        torch.cuda._sleep(20_000_000)
-        start = time.perf_counter()
-        for _ in range(calls):
-            function()
-        best = min(best, (time.perf_counter() - start) / calls)
-        torch.cuda.synchronize()
-    return round(1e6 * best, 2)
-
-
-def show(name: str, result: dict[str, Any]) -> None:
-    print(f"{name}: error {result['error']:.2g}, call {result['call_us']['fastvid']} us")
-    for state in ("cold", "warm"):
-        times = {peer: row["median_ms"] for peer, row in result[state]["time"].items()}
-        print(f"  {state} {times} ms, {result[state]['percent_of_copy']} % of copy", flush=True)
-
-
-def device() -> dict[str, Any]:
-    properties = torch.cuda.get_device_properties(0)
-    try:
-        command = ["nvidia-smi", "--query-gpu=driver_version,clocks.max.sm,power.limit"]
-        driver = subprocess.run(
-            [*command, "--format=csv,noheader"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        driver = "unknown"
-    return {
-        "name": properties.name,
-        "capability": f"{properties.major}.{properties.minor}",
-        "memory_gib": round(properties.total_memory / 2**30, 1),
-        "processors": properties.multi_processor_count,
-        "driver_clock_power": driver,
-        "cuda": torch.version.cuda,
-    }
+        print(row.key, json.dumps(shown), flush=True)
 
 
 if __name__ == "__main__":

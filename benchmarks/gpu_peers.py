@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from gpu_clock import Machine
 
 from fastvid import ops
 
@@ -17,21 +19,22 @@ Tensor = torch.Tensor
 class Comparison:
     """One call on one size; `nbytes` is the least it reads and writes."""
 
-    name: str
     nbytes: int
     fastvid: Callable[[], Tensor]
-    torch: Callable[[], Tensor]
+    torch: Callable[[], Tensor] | None
+    """None where torch has no formula: the answer is held to the op on the CPU instead."""
     tolerance: float
+    on_cpu: Callable[[], Tensor] | None = None
 
 
 def size(*tensors: Tensor) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def flow_like(n: int, height: int, width: int) -> Tensor:
+def flow_like(n: int, height: int, width: int, device: str) -> Tensor:
     """A pan, a zoom and slow waves, up to about 20 pixels."""
     y, x = torch.meshgrid(
-        torch.arange(height, device="cuda"), torch.arange(width, device="cuda"), indexing="ij"
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
     )
     flow = torch.stack([7.3 + 0.02 * (x - width / 2), -4.2 + 0.02 * (y - height / 2)])
     return (flow + torch.sin(x / 90)).float().expand(n, 2, height, width).contiguous()
@@ -53,8 +56,7 @@ def torch_warp(image: Tensor, flow: Tensor) -> Tensor:
 def torch_blend(image0: Tensor, image1: Tensor, flow: Tensor, mask: Tensor) -> Tensor:
     share = torch.sigmoid(mask)
     first, second = torch_warp(image0, flow[:, :2]), torch_warp(image1, flow[:, 2:])
-    out = torch.clamp(first * share + second * (1 - share), 0, 1)
-    return (out * 255).round().byte().permute(0, 2, 3, 1).contiguous()
+    return torch_frames(first * share + second * (1 - share))
 
 
 def torch_splat(image: Tensor, flow: Tensor, metric: Tensor) -> Tensor:
@@ -84,6 +86,43 @@ def torch_norm_rope(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor) -> Tens
     return torch.stack([first * c - second * s, second * c + first * s], -1).flatten(3).to(x.dtype)
 
 
+def torch_luma(frames: Tensor) -> tuple[Tensor, Tensor]:
+    red, green, blue = (frames.float() / 255).unbind(-1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return luma[:, None], torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402], 1)
+
+
+def torch_join(luma: Tensor, chroma: Tensor) -> Tensor:
+    chroma = F.interpolate(chroma, size=luma.shape[2:], mode="bilinear", align_corners=False)
+    y, blue, red = luma[:, 0], 1.772 * chroma[:, 0], 1.402 * chroma[:, 1]
+    green = y - (0.114 * blue + 0.299 * red) / 0.587
+    return torch_frames(torch.stack([y + red, green, y + blue], 1))
+
+
+def torch_frames(planes: Tensor) -> Tensor:
+    return (planes.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous()
+
+
+def torch_from_yuv(y: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """BT.709, limited range."""
+    chroma = torch.stack([u, v]).float().sub(128).div(224)[None]
+    blue, red = F.interpolate(chroma, size=y.shape, mode="bilinear", align_corners=False)[0]
+    luma = (y.float() - 16) / 219
+    rgb = torch.stack(
+        [luma + 1.5748 * red, luma - 0.187324 * blue - 0.468124 * red, luma + 1.8556 * blue], -1
+    )
+    return (rgb.clamp(0, 1) * 255).round().byte()
+
+
+def torch_to_yuv(rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    red, green, blue = (rgb.float() / 255).unbind(-1)
+    luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    chroma = torch.stack([(blue - luma) / 1.8556, (red - luma) / 1.5748])
+    chroma = F.avg_pool2d(chroma[None], 2)[0]
+    u, v = (chroma * 224 + 128).round().clamp(16, 240).byte()
+    return (luma * 219 + 16).round().clamp(16, 235).byte(), u, v
+
+
 def torch_temporal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     b, t, s, h, d = q.shape
     q, k, v = (x.permute(0, 2, 3, 1, 4).reshape(b * s, h, t, d) for x in (q, k, v))
@@ -96,52 +135,53 @@ def torch_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).contiguous()
 
 
-def comparisons() -> Iterator[Comparison]:
-    """Every op on the sizes it is for; each is made when the one before is done."""
-    for dtype in (torch.float16, torch.float32):
-        yield from warps(dtype)
-    yield splat()
-    for dtype in (torch.bfloat16, torch.float16):
-        yield norm_rope(dtype)
-        for frames, places in ((16, 1560), (16, 70_000)):
-            yield temporal(dtype, frames, places)
-        yield spatial(dtype)
-    yield solver()
-    yield noise()
-    yield planar()
+def comparison(m: Machine, spec: dict[str, Any]) -> Comparison:
+    """The case that a row of `gpu_rows` describes."""
+    spec = dict(spec)
+    made: Comparison = _CASES[spec.pop("op")](m, **_small(spec) if m.dry else spec)
+    return made
 
 
-def warps(dtype: torch.dtype) -> Iterator[Comparison]:
-    label = str(dtype).removeprefix("torch.")
-    for n, height, width in ((1, 720, 1280), (8, 1080, 1920)):
-        image0, image1 = (torch.rand(n, 3, height, width, device="cuda").to(dtype) for _ in "01")
-        flow = flow_like(n, height, width)
-        out = torch.empty_like(image0)
-        yield Comparison(
-            f"warp {n}x{height}p {label}",
-            size(image0, flow, out),
-            lambda i=image0, f=flow, o=out: ops.warp(i, f, out=o),
-            lambda i=image0, f=flow: torch_warp(i, f),
-            2e-3,
-        )
-        both, mask = torch.cat([flow, -flow], 1), torch.randn(n, 1, height, width, device="cuda")
-        frames = torch.empty(n, height, width, 3, dtype=torch.uint8, device="cuda")
-        yield Comparison(
-            f"warp_blend {n}x{height}p {label} to uint8",
-            size(image0, image1, both, mask, frames),
-            lambda a=image0, b=image1, f=both, m=mask, o=frames: ops.warp_blend(
-                a, b, f, m, out=o, out_dtype="uint8"
-            ),
-            lambda a=image0, b=image1, f=both, m=mask: torch_blend(a, b, f, m),
-            1,
-        )
+def _small(spec: dict[str, Any]) -> dict[str, Any]:
+    tiny = {"n": 2, "height": 24, "width": 40, "places": 6}
+    return {key: tiny.get(key, value) for key, value in spec.items()}
 
 
-def splat() -> Comparison:
-    image, flow = torch.rand(1, 3, 720, 1280, device="cuda"), flow_like(1, 720, 1280)
-    metric, out = torch.randn(1, 1, 720, 1280, device="cuda"), torch.empty_like(image)
+def _dtype(name: str) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def warp(m: Machine, n: int, height: int, width: int, dtype: str) -> Comparison:
+    image = torch.rand(n, 3, height, width, device=m.device).to(_dtype(dtype))
+    flow, out = flow_like(n, height, width, m.device), torch.empty_like(image)
     return Comparison(
-        "softmax_splat 720p float32",
+        size(image, flow, out),
+        lambda: ops.warp(image, flow, out=out),
+        lambda: torch_warp(image, flow),
+        2e-3,
+    )
+
+
+def warp_blend(m: Machine, n: int, height: int, width: int, dtype: str) -> Comparison:
+    shape = (n, 3, height, width)
+    image0, image1 = (torch.rand(shape, device=m.device).to(_dtype(dtype)) for _ in "01")
+    flow = flow_like(n, height, width, m.device)
+    both, mask = torch.cat([flow, -flow], 1), torch.randn(n, 1, height, width, device=m.device)
+    frames = torch.empty(n, height, width, 3, dtype=torch.uint8, device=m.device)
+    return Comparison(
+        size(image0, image1, both, mask, frames),
+        lambda: ops.warp_blend(image0, image1, both, mask, out=frames, out_dtype="uint8"),
+        lambda: torch_blend(image0, image1, both, mask),
+        1,
+    )
+
+
+def softmax_splat(m: Machine, height: int, width: int) -> Comparison:
+    image = torch.rand(1, 3, height, width, device=m.device)
+    flow = flow_like(1, height, width, m.device)
+    metric, out = torch.randn(1, 1, height, width, device=m.device), torch.empty_like(image)
+    return Comparison(
         size(image, flow, metric, out),
         lambda: ops.softmax_splat(image, flow, metric, out=out),
         lambda: torch_splat(image, flow, metric),
@@ -149,29 +189,45 @@ def splat() -> Comparison:
     )
 
 
-def norm_rope(dtype: torch.dtype) -> Comparison:
-    q, k = (torch.randn(1, 32760, 12, 128, device="cuda").to(dtype) for _ in "qk")
-    weight = torch.rand(12 * 128, device="cuda")
-    angle = torch.rand(32760, 64, device="cuda") * 6
+def inverse_search(m: Machine, height: int, width: int) -> Comparison:
+    """Two views of one smooth picture, 3 and 1 pixels apart."""
+    y, x = torch.meshgrid(torch.arange(height + 4), torch.arange(width + 4), indexing="ij")
+    picture = 0.5 + 0.2 * torch.sin(x / 3.1 + y / 17) + 0.2 * torch.cos(y / 4.3 - x / 23)
+    views = [picture[a : a + height, b : b + width] for a, b in ((0, 0), (1, 3))]
+    luma = [view[None, None].contiguous() for view in views]
+    device = [view.to(m.device) for view in luma]
+    out = tuple(torch.empty(1, 2, height, width, device=m.device) for _ in "01")
+    on_cpu = tuple(torch.empty(1, 2, height, width) for _ in "01")
+    return Comparison(
+        size(*device, *out),
+        lambda: ops.inverse_search(*device, out=out)[0],
+        None,
+        0.5,
+        lambda: ops.inverse_search(*luma, out=on_cpu)[0],
+    )
+
+
+def qk_norm_rope(m: Machine, dtype: str) -> Comparison:
+    tokens = m.pick(32760, 20)
+    shape = (1, tokens, 12, 128)
+    q, k = (torch.randn(shape, device=m.device).to(_dtype(dtype)) for _ in "qk")
+    weight = torch.rand(12 * 128, device=m.device)
+    angle = torch.rand(tokens, 64, device=m.device) * 6
     cos, sin = angle.cos(), angle.sin()
     outputs = torch.empty_like(q), torch.empty_like(k)
     return Comparison(
-        f"qk_norm_rope 32760x12x128 {str(dtype).removeprefix('torch.')}",
         2 * size(q, k) + size(cos, sin),
         lambda: ops.qk_norm_rope(q, k, weight, weight, cos, sin, out=outputs)[1],
-        lambda: (
-            torch_norm_rope(q, weight, cos, sin),
-            torch_norm_rope(k, weight, cos, sin),
-        )[1],
+        lambda: [torch_norm_rope(x, weight, cos, sin) for x in (q, k)][1],
         4e-2,
     )
 
 
-def temporal(dtype: torch.dtype, frames: int, places: int) -> Comparison:
-    q, k, v = (torch.randn(1, frames, places, 12, 64, device="cuda").to(dtype) for _ in "qkv")
+def temporal_attention(m: Machine, places: int, dtype: str) -> Comparison:
+    shape = (1, 16, places, 12, 64)
+    q, k, v = (torch.randn(shape, device=m.device).to(_dtype(dtype)) for _ in "qkv")
     out = torch.empty_like(q)
     return Comparison(
-        f"temporal_attention {frames}x{places}x12x64 {str(dtype).removeprefix('torch.')}",
         size(q, k, v, out),
         lambda: ops.temporal_attention(q, k, v, out=out),
         lambda: torch_temporal(q, k, v),
@@ -179,11 +235,11 @@ def temporal(dtype: torch.dtype, frames: int, places: int) -> Comparison:
     )
 
 
-def spatial(dtype: torch.dtype) -> Comparison:
-    q, k, v = (torch.randn(1, 4096, 12, 64, device="cuda").to(dtype) for _ in "qkv")
+def attention(m: Machine, dtype: str) -> Comparison:
+    shape = (1, m.pick(4096, 16), 12, 64)
+    q, k, v = (torch.randn(shape, device=m.device).to(_dtype(dtype)) for _ in "qkv")
     out = torch.empty_like(q)
     return Comparison(
-        f"attention 4096x12x64 {str(dtype).removeprefix('torch.')}",
         size(q, k, v, out),
         lambda: ops.attention(q, k, v, out=out),
         lambda: torch_attention(q, k, v),
@@ -191,11 +247,15 @@ def spatial(dtype: torch.dtype) -> Comparison:
     )
 
 
-def solver() -> Comparison:
-    sample, cond, uncond = (torch.randn(16, 21, 90, 160, device="cuda") for _ in "123")
+def _latents(m: Machine) -> tuple[int, ...]:
+    shape: tuple[int, ...] = m.pick((16, 21, 90, 160), (4, 3, 6, 10))
+    return shape
+
+
+def scheduler_step(m: Machine) -> Comparison:
+    sample, cond, uncond = (torch.randn(_latents(m), device=m.device) for _ in "123")
     out = torch.empty_like(sample)
     return Comparison(
-        "scheduler_step Euler with guidance 16x21x90x160 float32",
         size(sample, cond, uncond, out),
         lambda: ops.scheduler_step(
             [[-0.05, 1.0]], [cond, sample], uncond=uncond, guidance_scale=5.0, out=(out,)
@@ -205,24 +265,124 @@ def solver() -> Comparison:
     )
 
 
-def noise() -> Comparison:
-    out = torch.empty(16, 21, 90, 160, device="cuda")
+def randn(m: Machine) -> Comparison:
+    out = torch.empty(_latents(m), device=m.device)
+    same = torch.empty(_latents(m))
     return Comparison(
-        "randn 16x21x90x160 float32",
         size(out),
         lambda: ops.randn(tuple(out.shape), seed=7, out=out),
-        lambda: torch.randn(16, 21, 90, 160, device="cuda"),
-        float("inf"),  # another noise; the tests hold it to the CPU's bits
+        lambda: torch.randn(out.shape, device=m.device),
+        0,
+        lambda: ops.randn(tuple(same.shape), seed=7, out=same),
     )
 
 
-def planar() -> Comparison:
-    frames = torch.randint(0, 256, (8, 1080, 1920, 3), dtype=torch.uint8, device="cuda")
-    out = torch.empty(8, 3, 1080, 1920, device="cuda")
+def _frames(m: Machine, n: int, height: int, width: int) -> Tensor:
+    """Smooth pictures."""
+    y = torch.arange(height, device=m.device)[:, None, None] / max(height, 400)
+    x = torch.arange(width, device=m.device)[:, None] / max(width, 400)
+    phase = torch.arange(3 * n, device=m.device).view(n, 1, 1, 3)
+    return (127.5 + 100 * torch.sin(6 * (x + y) + phase)).round().byte().contiguous()
+
+
+def rgb_to_planar(m: Machine, n: int, height: int, width: int) -> Comparison:
+    frames = _frames(m, n, height, width)
+    out = torch.empty(n, 3, height, width, device=m.device)
     return Comparison(
-        "rgb_to_planar 8x1080p",
         size(frames, out),
         lambda: ops.rgb_to_planar(frames, out=out),
         lambda: frames.permute(0, 3, 1, 2).contiguous().float() / 255,
         1e-6,
     )
+
+
+def planar_to_rgb(m: Machine, n: int, height: int, width: int) -> Comparison:
+    planes = torch.rand(n, 3, height, width, device=m.device)
+    out = torch.empty(n, height, width, 3, dtype=torch.uint8, device=m.device)
+    return Comparison(
+        size(planes, out),
+        lambda: ops.planar_to_rgb(planes, out=out),
+        lambda: torch_frames(planes),
+        1,
+    )
+
+
+def rgb_to_luma(m: Machine, n: int, height: int, width: int) -> Comparison:
+    frames = _frames(m, n, height, width)
+    out = tuple(torch.empty(n, c, height, width, device=m.device) for c in (1, 2))
+    return Comparison(
+        size(frames, *out),
+        lambda: ops.rgb_to_luma(frames, out=out)[1],
+        lambda: torch_luma(frames)[1],
+        1e-5,
+    )
+
+
+def luma_to_rgb(m: Machine, n: int, height: int, width: int) -> Comparison:
+    """Luma at the size that is named, chroma at half of it, as in upscaling."""
+    luma = torch.rand(n, 1, height, width, device=m.device)
+    chroma = torch.rand(n, 2, height // 2, width // 2, device=m.device) * 0.2 - 0.1
+    out = torch.empty(n, height, width, 3, dtype=torch.uint8, device=m.device)
+    return Comparison(
+        size(luma, chroma, out),
+        lambda: ops.luma_to_rgb(luma, chroma, out=out),
+        lambda: torch_join(luma, chroma),
+        1,
+    )
+
+
+def downscale(m: Machine, n: int, height: int, width: int) -> Comparison:
+    planes = torch.rand(n, 3, height, width, device=m.device)
+    out = torch.empty(n, 3, height // 2, width // 2, device=m.device)
+    return Comparison(
+        size(planes, out),
+        lambda: ops.downscale(planes, 2, out=out),
+        lambda: F.avg_pool2d(planes, 2),
+        1e-6,
+    )
+
+
+def yuv_to_rgb(m: Machine, height: int, width: int) -> Comparison:
+    planes = torch_to_yuv(_frames(m, 1, height, width)[0])
+    out = torch.empty(height, width, 3, dtype=torch.uint8, device=m.device)
+    return Comparison(
+        size(*planes, out),
+        lambda: ops.yuv_to_rgb(*planes, out=out),
+        lambda: torch_from_yuv(*planes),
+        6,  # torch's interpolation knows no chroma beside the left column
+    )
+
+
+def rgb_to_yuv(m: Machine, height: int, width: int) -> Comparison:
+    frame = _frames(m, 1, height, width)[0]
+    luma = torch.empty(height, width, dtype=torch.uint8, device=m.device)
+    chroma = [luma.new_empty(height // 2, width // 2) for _ in "uv"]
+    return Comparison(
+        size(frame, luma, *chroma),
+        lambda: ops.rgb_to_yuv(frame, out=(luma, *chroma))[0],
+        lambda: torch_to_yuv(frame)[0],
+        1,
+    )
+
+
+_CASES: dict[str, Callable[..., Comparison]] = {
+    make.__name__: make
+    for make in (
+        attention,
+        downscale,
+        inverse_search,
+        luma_to_rgb,
+        planar_to_rgb,
+        qk_norm_rope,
+        randn,
+        rgb_to_luma,
+        rgb_to_planar,
+        rgb_to_yuv,
+        scheduler_step,
+        softmax_splat,
+        temporal_attention,
+        warp,
+        warp_blend,
+        yuv_to_rgb,
+    )
+}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,10 +10,7 @@ from fastvid import backends
 from fastvid.bundle import Bundle
 
 if TYPE_CHECKING:
-    from fastvid.backends import LoadedModel, Report, Session
-
-wrap_loaded: Callable[[LoadedModel], LoadedModel] | None = None
-"""What a model passes through when it is opened; `fastvid.bench` sets it to time its sessions."""
+    from fastvid.backends import Report, Session
 
 
 class Model:
@@ -32,8 +28,7 @@ class Model:
 
     def __init__(self, bundle: Bundle, **device: Any) -> None:
         self._bundle = bundle
-        opened = backends.open(bundle, **device)
-        self._model = opened if wrap_loaded is None else wrap_loaded(opened)
+        self._model = backends.open(bundle, **device)
 
     @classmethod
     def from_pretrained(cls, model: str | os.PathLike[str] = "fast", **options: Any) -> Self:
