@@ -16,6 +16,7 @@ from fastvid._generation.latents import Latents
 from fastvid._generation.prompts import Embedding
 from fastvid._generation.request import Request
 from fastvid.errors import CancelledError, InputError, InputTypeError, NumericError
+from fastvid.schedulers.flow_match_euler import FlowMatchEulerDiscreteScheduler
 
 if TYPE_CHECKING:
     from fastvid.backends import Session
@@ -77,7 +78,7 @@ class Sampler:
             NumericError: The model gave NaN or infinity.
         """
         request, scheduler = self._request, self._request.scheduler
-        scheduler.set_timesteps(request.num_inference_steps)
+        _set_timesteps(scheduler, request.num_inference_steps)
         first = 0
         noise = ops.randn(self._shape, seed=request.seed)
         if start is None:
@@ -187,3 +188,15 @@ class Sampler:
     @staticmethod
     def _scaled(noise: Latents, sigma: float) -> Latents:
         return noise if sigma == 1 else noise * np.float32(sigma)
+
+
+def _set_timesteps(scheduler: Any, steps: int) -> None:
+    """Noise levels in equal steps down to 0, as diffusers' pipelines of flow matching have them.
+
+    Left to itself `FlowMatchEulerDiscreteScheduler` goes down to 0.001 and then to 0, which spends
+    a whole step on nothing: of four steps that matters.
+    """
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps).tolist())
+    else:
+        scheduler.set_timesteps(steps)
