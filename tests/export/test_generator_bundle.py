@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
 
-from fastvid import Generator, ops, schedulers  # noqa: E402
+from fastvid import Generator, ops  # noqa: E402
 from fastvid_export import bundles  # noqa: E402
 from fastvid_export.compact import round_weights  # noqa: E402
 from fastvid_export.errors import ExportError  # noqa: E402
+from fastvid_export.families.generator import SHIFT  # noqa: E402
 from fastvid_export.models.generator import (  # noqa: E402
     GeneratorNet,
     GeneratorOptions,
@@ -26,6 +28,7 @@ from fastvid_export.models.video_vae import VideoVae, VideoVaeOptions  # noqa: E
 from fastvid_export.training import checkpoint as ckpt  # noqa: E402
 from fastvid_export.training import vocabulary  # noqa: E402
 from fastvid_export.training.generation import encoder_digest  # noqa: E402
+from fastvid_export.training.sampling import sample  # noqa: E402
 
 OPTIONS = GeneratorOptions(
     length=12, text_width=16, text_depth=1, text_heads=2, latent_channels=4, width=32, depth=1,
@@ -68,17 +71,11 @@ class Made:
 
     def drawn(self, noise: Any, condition: Any, guidance: float, steps: int) -> Any:
         """uint8 (T, H, W, 3), by PyTorch alone."""
-        scheduler = schedulers.FlowMatchEulerDiscreteScheduler(shift=3.0)
-        scheduler.set_timesteps(steps)
-        latents = torch.from_numpy(noise)
         with torch.no_grad():
-            for i, timestep in enumerate(scheduler.timesteps):
-                cond, uncond = (
-                    self.net(latents, torch.tensor([timestep]), self.embedding(text), condition)
-                    for text in (PROMPT, "")
-                )
-                velocity = uncond + guidance * (cond - uncond)
-                latents = latents + float(scheduler.sigmas[i + 1] - scheduler.sigmas[i]) * velocity
+            latents = sample(
+                self.net, self.embedding(PROMPT), self.embedding(""), torch.from_numpy(noise),
+                steps=steps, guidance=guidance, shift=SHIFT, condition=condition,
+            )  # fmt: skip
             mask = condition[:, -1:]
             latents = latents + mask * (condition[:, :-1] - latents)
             frames = self.vae.decode(latents.transpose(1, 2))[0]
@@ -128,6 +125,14 @@ def test_every_graph_is_compared_and_the_vocabulary_is_there(made: Made) -> None
     for graph in graphs:
         assert any(f"of {graph}, real inputs" in line for line in made.told)
     assert json.loads(made.bundle.read("tokenizer.json"))["model"]["type"] == "WordPiece"
+
+
+def test_the_transformer_holds_the_projects_ops(made: Made) -> None:
+    nodes = onnx.load_from_string(made.bundle.read("transformer.onnx")).graph.node
+    ours = [node.op_type for node in nodes if node.domain == "fastvid"]
+    # Attention to the clip and to the text, in each block.
+    assert ours.count("Attention") == ours.count("QkNormRope") == 2 * OPTIONS.depth
+    assert not any(node.op_type == "Softmax" for node in nodes)
 
 
 def test_the_autoencoder_must_be_given(made: Made, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+pytest.importorskip("cv2")
 
 from fastvid_export.training import world
-from fastvid_export.training.adherence import observe
+from fastvid_export.training.detection import detect
 from fastvid_export.training.world import Actor, Backdrop, Path, Scene, draw_scene
 from fastvid_export.training.world_captions import NOUNS, caption, words
 from fastvid_export.training.world_drawing import render
@@ -110,25 +111,31 @@ def test_a_circle_covers_its_area() -> None:
 )
 def test_an_actor_goes_where_its_path_leads(travel: tuple[float, float], direction: str) -> None:
     start = (0.5 - travel[0] / 2, 0.5 - travel[1] / 2)
-    seen = observe(render(one(direction, start=start, travel=travel)))
+    seen = detect(render(one(direction, start=start, travel=travel)))
     assert (seen.colour, seen.shape, seen.direction) == ("red", "circle", direction)
 
 
 def test_what_is_drawn_can_be_seen() -> None:
     """The detector, which shares nothing with the drawing, names what simple scenes hold."""
-    right = []
-    for scene in scenes(150, seed=3, simple=True):
+    right, spun, sizes = [], [], []
+    for scene in scenes(80, seed=3, simple=True):
         actor = scene.actors[0]
+        seen = detect(render(scene))
         if actor.motion in ("left", "right", "up", "down"):
-            seen = observe(render(scene))
             asked = (actor.colour, actor.shape, actor.motion)
             right.append(asked == (seen.colour, seen.shape, seen.direction))
-    assert len(right) > 40
+        elif actor.motion == "spins":
+            spun.append(actor.shape == seen.shape)
+        elif actor.motion in ("grows", "shrinks"):
+            sizes.append(((seen.growth or 1.0) > 1.3, (seen.growth or 1.0) < 0.77))
+            assert sizes[-1] == (actor.motion == "grows", actor.motion == "shrinks")
+    assert min(len(right) / 4, len(spun), len(sizes)) >= 3
     assert np.mean(right) > 0.97
+    assert all(spun)
 
 
 def test_nothing_is_seen_in_an_empty_clip() -> None:
-    assert observe(np.full((5, 32, 32, 3), 200, np.uint8)).shape == ""
+    assert detect(np.full((5, 32, 32, 3), 200, np.uint8)).shape is None
 
 
 def test_an_actor_far_outside_leaves_the_frame_alone() -> None:

@@ -16,7 +16,6 @@ from fastvid_export.models.generator import GeneratorNet, GeneratorOptions, cond
 from fastvid_export.models.video_vae import VideoVae, VideoVaeOptions
 from fastvid_export.training import checkpoint as ckpt
 from fastvid_export.training import vocabulary
-from fastvid_export.training.adherence import observe
 from fastvid_export.training.autoencoding import backdrop_photos, to_planes
 from fastvid_export.training.latents import LatentBank, LatentRecipe, build
 from fastvid_export.training.loop import Batch
@@ -209,11 +208,14 @@ def adherence(
         samples: Folder of the sheet.
         step: Names the sheet.
     """
+    # Only here: exporting a generator needs no OpenCV.
+    from fastvid_export.training.detection import detect
+
     frames = vae.decode(latents.transpose(1, 2))
     right = np.zeros(3)
     for clip, (_, *asked) in zip(frames, wanted, strict=True):
         pixels = clip.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
-        seen = observe(pixels)
+        seen = detect(pixels)
         found = (seen.colour, seen.shape, seen.direction)
         right += [a == b for a, b in zip(asked, found, strict=True)]
     shown = [i for i in _SHOWN if i < frames.shape[1]]
