@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ import pytest
 
 from fastvid import devices
 from fastvid.backends import _cuda, _cuda_runtime, tensorrt, tensorrt_plugins
-from fastvid.backends.tensorrt import _provide, _setup
+from fastvid.backends.tensorrt import _provide
 from fastvid.devices import CudaDevice, CudaDriver
 
 H200 = CudaDevice(0, "NVIDIA H200", (9, 0), 141 << 30)
 VERSIONS = ("10.3.0", "10.16.1.11", "11.4.0.106")
+_ORDER = threading.RLock()
 KERNELS = Path(__file__).parents[1] / "csrc" / "fastvid" / "cuda" / "plugins"
 
 
@@ -30,6 +32,12 @@ class Device(fake_cuda.FakeCuda):
         super().__init__(real, capacity=capacity)
         self._recordings: dict[int, list[Callable[[], None]]] = {}
         self._instances: dict[int, list[Callable[[], None]]] = {}
+
+    @staticmethod
+    def _run(stream: Any, until: int) -> None:
+        # A stream does one thing after the other, whoever waits for it.
+        with _ORDER:
+            fake_cuda.FakeCuda._run(stream, until)
 
     def view(self, pointer: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         """An array in device memory."""
@@ -79,7 +87,6 @@ def install(
         monkeypatch.setattr(module, "cuda_driver", driver)
     trt = fake_tensorrt.make(version, fake)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
-    monkeypatch.setattr(_setup, "installed_version", lambda: version)
     # The plugins themselves are held against the real bindings elsewhere.
     monkeypatch.setattr(tensorrt_plugins, "register", lambda: tuple(tensorrt_plugins.PLUGINS))
     monkeypatch.setattr(tensorrt_plugins, "kernels_folder", lambda: KERNELS)

@@ -60,5 +60,15 @@ def build(
     """
     backend = _backend()
     options = backend.EngineOptions(sizes=sizes or None)
-    paths = backend.build(bundle, parse_device(device), options, progress=say)
+    told = ""
+
+    def tell(progress: Any) -> None:
+        # TensorRT makes thousands of steps; a line for each phase is enough.
+        nonlocal told
+        phase = f"{progress.graph} {progress.size} {progress.phase}"
+        if phase != told:
+            told = phase
+            say(progress.to_text())
+
+    paths = backend.build(bundle, parse_device(device), options, progress=tell)
     return [str(path) for path in paths]

@@ -137,6 +137,30 @@ def models(options: argparse.Namespace) -> int:
     return 0
 
 
+def engines(options: argparse.Namespace) -> int:
+    """`fastvid engines`."""
+    from fastvid.backends import tensorrt
+    from fastvid.backends.tensorrt._store import default_folder
+
+    folder = options.cache or str(default_folder())
+    if options.clear:
+        freed = tensorrt.clear(options.cache)
+        if options.json:
+            _print_json({"folder": folder, "freed": freed})
+        elif not options.quiet:
+            print(f"{freed / 1e6:.1f} MB freed in {folder}")
+        return 0
+    found = tensorrt.cached_engines(options.cache)
+    if options.json:
+        _print_json({"folder": folder, "engines": [one.to_dict() for one in found]})
+        return 0
+    total = sum(one.size for one in found) / 1e6
+    print(f"{folder}: {len(found)} engines, {total:.1f} MB")
+    for one in found:
+        print(f"  {one.to_text()}")
+    return 0
+
+
 def doctor(options: argparse.Namespace) -> int:
     """`fastvid doctor`."""
     from fastvid import doctor

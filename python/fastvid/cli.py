@@ -127,6 +127,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     models = add("models", "List the models that are installed.")
     models.add_argument("--verify", action="store_true", help="check the sha256 of every file")
     _common_arguments(models)
+    _engines_arguments(add("engines", "List the TensorRT engines that are cached, or remove them."))
     _common_arguments(add("doctor", "Show what runs where on this machine, and why."))
     first = next((text for text in arguments if not text.startswith("-")), None)
     if first not in commands.choices:
@@ -159,6 +160,12 @@ def _add_other(commands: Any, name: str, point: Any) -> None:
     sub = commands.add_parser(name, help=module.TEXT, description=module.TEXT, allow_abbrev=False)
     sub.set_defaults(command=module.run)
     module.add_arguments(sub)
+
+
+def _engines_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clear", action="store_true", help="remove all engines of the cache")
+    parser.add_argument("--cache", metavar="FOLDER", help="another cache folder")
+    _common_arguments(parser)
 
 
 def _upscale_arguments(parser: argparse.ArgumentParser) -> None:

@@ -598,3 +598,13 @@ def test_notes_of_engines_are_one_line_each(newest: Any, upscaler: Bundle) -> No
         with opened(upscaler, sizes=("64x48",)) as model:
             assert "\n" not in model.report().graphs[0].to_text()
     assert _model.PROVIDER == "TensorRT"
+
+
+def test_export_builds_engines_and_tells_each_phase_once(newest: Any, upscaler: Bundle) -> None:
+    engines = pytest.importorskip("fastvid_export.engines")
+    said: list[str] = []
+    newest.fake_step_seconds = 0.11
+    (path,) = engines.build(upscaler, "cuda", ("64x48",), said.append)
+    assert Path(path).is_file()
+    assert len(said) == len({line.partition(",")[0] for line in said})
+    assert any(line.startswith("upscale for 64x48: Building Engine") for line in said)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fastvid.devices import CudaDevice, CudaDriver, cuda_driver
 from fastvid.doctor._check import ABSENT, LIMIT, OK, PROBLEM, Check, problem
 from fastvid.doctor._machine import version_of
-from fastvid.errors import BackendUnavailableError, DeviceError
+from fastvid.errors import BackendUnavailableError, DeviceError, OutputError
 
 _ORT_PACKAGES = (
     "onnxruntime",
@@ -141,8 +141,33 @@ def tensorrt() -> Iterator[Check]:
         yield Check(part, "package", OK, detail)
     if cuda_driver().devices:
         yield from _bindings()
+        yield from _engines()
     else:
         yield Check(part, "bindings", ABSENT, "not loaded, because there is no CUDA device")
+
+
+def _engines() -> Iterator[Check]:
+    """What plugins need, and the cache of engines."""
+    from fastvid.backends.tensorrt._store import Store
+    from fastvid.backends.tensorrt_plugins import kernels_folder
+
+    part = "tensorrt"
+    if not kernels_folder().is_dir():
+        hint = "install a wheel with CUDA kernels, or build with FASTVID_CUDA=ON"
+        detail = "this build holds no kernels for plugins: graphs of standard operators only"
+        yield Check(part, "plugins", LIMIT, detail, hint)
+    store = Store()
+    try:
+        store.open()
+        found = store.entries()
+    except OutputError as error:
+        yield Check(part, "engine cache", LIMIT, f"engines are not kept: {error.message}")
+        return
+    size = sum(one.size for one in found) >> 20
+    foreign = sum(not one.header for one in found)
+    detail = f"{store.folder}, {len(found)} engines, {size} MiB"
+    note = f", {foreign} of them not of this user" if foreign else ""
+    yield Check(part, "engine cache", OK, detail + note)
 
 
 def _bindings() -> Iterator[Check]:

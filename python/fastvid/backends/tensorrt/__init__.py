@@ -92,7 +92,7 @@ def load_cached(bundle: Bundle, device: Device, options: Options) -> tuple[Loade
     Returns:
         The model, or None and why there is none; without a reason where TensorRT is not installed.
     """
-    if device.kind == "cpu" or not _setup.installed_version() or cuda_driver().problem:
+    if device.kind == "cpu" or cuda_driver().problem or not _setup.is_installed():
         return None, ""
     missing = f"TensorRT is not used: no engines of {bundle.name} are cached; {_BUILD_HINT}"
     if not Store().names():
@@ -113,7 +113,7 @@ def load_cached(bundle: Bundle, device: Device, options: Options) -> tuple[Loade
 
 def build(
     bundle: Bundle,
-    device: str = "auto",
+    device: str | Device = "auto",
     options: EngineOptions | None = None,
     *,
     progress: ProgressCallback | None = None,
@@ -148,7 +148,7 @@ def build(
         raise InputTypeError(
             f"options: argument must be EngineOptions, got {type(chosen).__name__}"
         )
-    index = _index(parse_device(device))
+    index = _index(device if isinstance(device, Device) else parse_device(device))
     _setup.runtime(index)
     store = Store(folder_argument(chosen.cache))
 

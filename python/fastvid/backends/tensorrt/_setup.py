@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.metadata
+import importlib.util
 import re
+import sys
 import threading
 import time
 from collections import deque
@@ -25,7 +26,6 @@ INSTALL = "pip install 'fastvid-sdk[tensorrt]', or on a Jetson the TensorRT of i
 PLUGINS_SINCE = (10, 16)
 SAME_CAPABILITY_SINCE = (10, 11)
 
-_PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 _KEPT_MESSAGES = 60
 _PROGRESS_SECONDS = 0.1
 
@@ -73,14 +73,12 @@ def version_of(trt: Any) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def installed_version() -> str:
-    """The version that is installed, without loading it; empty if none is."""
-    for package in _PACKAGES:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ""
+def is_installed() -> bool:
+    """Whether there is a package `tensorrt`; it is not loaded."""
+    try:
+        return importlib.util.find_spec("tensorrt") is not None
+    except ValueError:
+        return "tensorrt" in sys.modules
 
 
 class Messages:
@@ -139,6 +137,11 @@ class Progress:
     """Of the phase; 0 if not known."""
     seconds: float
     """Since the build began."""
+
+    def to_text(self) -> str:
+        """One line for people."""
+        part = f" {self.step}/{self.steps}" if self.steps else ""
+        return f"{self.graph} for {self.size}: {self.phase}{part}, {self.seconds:.0f} s"
 
 
 ProgressCallback = Callable[[Progress], None]

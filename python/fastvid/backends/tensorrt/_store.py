@@ -50,6 +50,18 @@ class StoredEngine:
     header: Mapping[str, Any]
     """What it was made of and for; empty for a file that is not sealed with the user's key."""
 
+    def to_text(self) -> str:
+        """One line for people."""
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.used))
+        size = f"{self.size / 1e6:.1f} MB"
+        if not self.header:
+            return f"{self.path.name}: {size}, not of this user, will not be used"
+        key = self.header["key"]
+        return (
+            f"{key['model']}, {key['graph']} for {self.header['size']}: {size}, "
+            f"{key['gpu']}, TensorRT {key['tensorrt']}, last used {used}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The entry as plain objects, without what checks its results."""
         entry = dataclasses.asdict(self) | {"path": str(self.path)}
