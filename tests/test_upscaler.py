@@ -151,7 +151,7 @@ def test_upscale_refuses_what_is_no_video(repeat: Upscaler) -> None:
 
 def test_scale_that_a_folder_does_not_offer_is_refused(folder: Path, repeat: Upscaler) -> None:
     with pytest.raises(InputError, match="scale: argument must be 2"):
-        Upscaler(folder / "repeat-x2", scale=4)
+        Upscaler(folder / "repeat-x2", scale=3)
 
 
 def test_scale_three_works_where_the_bundle_has_it(tmp_path: Path) -> None:
@@ -246,3 +246,27 @@ def test_frames_of_a_stream_may_follow_each_other_with_any_duration(repeat: Upsc
     stream = iter([Frame(image, Fraction(1, 3), Fraction(5, 7))])
     (result,) = repeat.process(stream, info)
     assert (result.time, result.duration) == (Fraction(1, 3), Fraction(5, 7))
+
+
+def test_a_power_of_the_models_scale_is_several_passes(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    bundles.upscaler(tmp_path / "m", padding="edge", multiple_of=8, minimum=8)
+    frame = rng.integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    with Upscaler(tmp_path / "m", scale=4, device="cpu") as model:
+        np.testing.assert_array_equal(model.upscale_frame(frame), repeated(frame, 4))
+        video = model.upscale(Video.from_frames(frame[None], 25))
+        assert (video.width, video.height, model.scale) == (44, 36, 4)
+        np.testing.assert_array_equal(video.frames()[0], repeated(frame, 4))
+    for scale in (3, 6, 32):
+        with pytest.raises(InputError, match=f"scale: argument must be 2 .* got {scale}"):
+            Upscaler(tmp_path / "m", scale=scale)
+
+
+def test_a_size_that_a_later_pass_cannot_take_is_refused(tmp_path: Path) -> None:
+    bundles.upscaler(tmp_path / "m", maximum=32)
+    with Upscaler(tmp_path / "m", scale=4, device="cpu") as model:
+        small = Video.from_frames(np.zeros((1, 16, 16, 3), np.uint8), 25)
+        assert model.upscale(small).size == (64, 64)
+        with pytest.raises(InputError, match="from 1 to 32"):
+            model.upscale(Video.from_frames(np.zeros((1, 24, 24, 3), np.uint8), 25))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 STRIP_PIXELS = 4096 * 2304
 """Frames with more pixels pass through the network in strips, which bounds its memory."""
+MAX_SCALE = 16
+"""Largest factor that a model may reach by running more than once."""
 STRIP_OVERLAP = 64
 """Least number of rows that a strip sees beyond its own; see `Upscaler`."""
 
@@ -34,7 +36,8 @@ class Upscaler(Model):
 
     Args:
         model: `"fast"`, the full name of a shipped model, or a folder that holds a bundle.
-        scale: Factor of both sides.
+        scale: Factor of both sides: the model's own, or a power of it up to 16, for which the
+            network runs more than once.
         device: `"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`; only `"auto"` may fall back to the CPU.
         backend: `"auto"`, `"onnxruntime"`, `"tensorrt"`, or `EngineOptions` of
             `fastvid.backends.tensorrt`.
@@ -60,14 +63,13 @@ class Upscaler(Model):
         precision: str = "auto",
         threads: int | None = None,
     ) -> None:
+        bundle, self._passes = _find(model, scale)
         super().__init__(
-            _find(model, scale),
-            device=device,
-            backend=backend,
-            precision=precision,
-            threads=threads,
+            bundle, device=device, backend=backend, precision=precision, threads=threads
         )
-        self._scale = scale
+        assert bundle.scale is not None
+        self._step: int = bundle.scale
+        self._scale: int = self._step**self._passes
         self._session = self._graph("upscale")
 
     @property
@@ -111,7 +113,9 @@ class Upscaler(Model):
 
     def transform(self, info: VideoInfo) -> VideoInfo:
         """What the video becomes: `scale` times the size."""
-        self._bundle.size_rule.padded(info.height, info.width)
+        for done in range(self._passes):
+            scale = self._step**done
+            self._bundle.size_rule.padded(info.height * scale, info.width * scale)
         return replace(info, width=info.width * self._scale, height=info.height * self._scale)
 
     def process(self, frames: Iterator[Frame], info: VideoInfo) -> Iterator[Frame]:
@@ -120,13 +124,18 @@ class Upscaler(Model):
             yield replace(frame, image=self._upscale(frame.image))
 
     def _upscale(self, frame: FrameArray) -> FrameArray:
+        for _ in range(self._passes):
+            frame = self._enlarge(frame)
+        return frame
+
+    def _enlarge(self, frame: FrameArray) -> FrameArray:
         height, width = frame.shape[:2]
         padded = pad(frame, self._bundle.size_rule)
         if padded.shape[0] * padded.shape[1] <= STRIP_PIXELS:
             large = self._run(padded)
         else:
             large = self._run_strips(padded)
-        return crop(large, height * self._scale, width * self._scale)
+        return crop(large, height * self._step, width * self._step)
 
     def _run(self, frame: FrameArray) -> FrameArray:
         return np.asarray(self._session.run({"frames": frame[None]})["upscaled"][0])
@@ -135,7 +144,7 @@ class Upscaler(Model):
         height, width = frame.shape[:2]
         # Strips start at whole units, so that they keep the grid of the network's own blocks.
         unit = int(np.lcm(STRIP_OVERLAP, self._bundle.size_rule.multiple_of))
-        scale, step = self._scale, max(unit, STRIP_PIXELS // width // unit * unit)
+        scale, step = self._step, max(unit, STRIP_PIXELS // width // unit * unit)
         result = np.empty((height * scale, width * scale, 3), np.uint8)
         for top in range(0, height, step):
             bottom = min(height, top + step)
@@ -147,15 +156,35 @@ class Upscaler(Model):
         return result
 
 
-def _find(model: str | os.PathLike[str], scale: int) -> Bundle:
+def _find(model: str | os.PathLike[str], scale: int) -> tuple[Bundle, int]:
+    """The bundle, and how often it runs."""
     if isinstance(scale, bool) or not isinstance(scale, int | np.integer):
         raise InputTypeError(f"scale: argument must be an int, got {type(scale).__name__}")
+    scale = int(scale)
+    steps = []
     if isinstance(model, str):
         pattern = re.compile(rf"upscaler-{re.escape(model)}-x(\d+)")
-        offered = sorted(int(m[1]) for m in map(pattern.fullmatch, shipped()) if m)
-        if offered and scale not in offered:
-            listed = ", ".join(map(str, offered))
+        steps = sorted(int(m[1]) for m in map(pattern.fullmatch, shipped()) if m)
+    if steps:
+        offered = {step**passes: (step, passes) for step in steps for passes in _passes_of(step)}
+        if scale not in offered:
+            listed = ", ".join(map(str, sorted(offered)))
             raise InputError(
                 f"scale: argument must be one of {listed} for model {model!r}, got {scale}"
             )
-    return Bundle.find(model, "upscaler", int(scale))
+        step, passes = offered[scale]
+        return Bundle.find(model, "upscaler", step), passes
+    bundle = Bundle.find(model, "upscaler")
+    step = bundle.scale or 0
+    for passes in _passes_of(step):
+        if step**passes == scale:
+            return bundle, passes
+    return Bundle.find(model, "upscaler", scale), 1
+
+
+def _passes_of(step: int) -> range:
+    """How often a model can run: more than once as long as the whole factor is at most 16."""
+    most = 1
+    while step > 1 and step ** (most + 1) <= MAX_SCALE:
+        most += 1
+    return range(1, most + 1)
