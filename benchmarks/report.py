@@ -10,47 +10,16 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable, Sequence
 from typing import Any
 
+import generation.tables as generation
 import gpu_rows
 import timing
+from tables import load, ms, source, table, times
 
 README = timing.ROOT / "README.md"
 PAGE = timing.ROOT / "docs" / "benchmarks.md"
 _BLOCK = re.compile(r"(<!-- report:summary -->\n).*?(<!-- /report -->)", re.DOTALL)
-
-
-def load(name: str) -> Any:
-    return json.loads((timing.RESULTS / f"{name}.json").read_text())
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
-
-
-def ms(entry: dict[str, float]) -> str:
-    return f"{entry['median_ms']:.2f}"
-
-
-def times(entries: dict[str, dict[str, float]], base: str) -> str:
-    own = entries[base]["median_ms"]
-    rows = [
-        (name, ms(e), f"{e['min_ms']:.2f}", f"{e['p90_ms']:.2f}", f"{e['median_ms'] / own:.2f}x")
-        for name, e in entries.items()
-    ]
-    return table(["", "median ms", "min ms", "p90 ms", f"of {base}"], rows)
-
-
-def source(result: dict[str, Any]) -> str:
-    e = result["environment"]
-    versions = ", ".join(f"{k} {v}" for k, v in e["versions"].items())
-    priority = ", real-time priority" if e.get("real_time_priority") else ""
-    return (
-        f"`{e['command']}` on {e['cpu']}, {e['cores']} cores, {e['instruction_set']}{priority}, "
-        f"load before {e['load_before']}; {versions}.\n"
-    )
 
 
 def interpolation_quality() -> str:
@@ -440,6 +409,9 @@ SECTIONS = {
     "Interpolation: time": interpolation_time,
     "Upscaling: quality": lambda: bundle_quality("upscaler-fast-x2"),
     "Upscaling: time": upscaling_time,
+    "Generation: time": generation.time,
+    "Generation: cold start": generation.cold_start,
+    "Generation: quality": generation.quality,
     "Ops: warping": lambda: warping("warp"),
     "Ops: warping and blending": lambda: warping("warp_blend"),
     "Ops: forward warping": splatting,
@@ -497,7 +469,7 @@ def summary() -> str:
             "torch {torch}x, the graph in onnxruntime {onnxruntime}x".format(**blend["ratio"]),
         ),
     ]
-    return table(["2 cores", "fastvid", "beside it, same run"], rows)
+    return table(["2 cores", "fastvid", "beside it, same run"], [*rows, *generation.summary()])
 
 
 def _pictures(name: str) -> list[dict[str, Any]]:
@@ -511,7 +483,9 @@ def pages() -> dict[Any, str]:
         "edit. Every result names its command, machine, versions and the load it met. Compare "
         "within a table: the machine is shared, and its speed drifts between runs.\n"
     )
-    parts = [head, *(f"## {title}\n\n{make()}" for title, make in SECTIONS.items())]
+    made = {title: make() for title, make in SECTIONS.items()}
+    # A section without results of its own is left out.
+    parts = [head, *(f"## {title}\n\n{text}" for title, text in made.items() if text)]
     block = summary()
     readme = _BLOCK.sub(lambda m: m[1] + block + m[2], README.read_text())
     return {PAGE: "\n".join(parts), README: readme}
