@@ -62,7 +62,7 @@ def test_using_a_model_never_loads_torch() -> None:
 def test_public_names_are_the_documented_ones() -> None:
     assert set(fastvid.__all__) == {
         "FastvidError", "Generator", "Interpolator", "Pipeline", "Upscaler", "Video", "__version__",
-        "errors", "ops", "schedulers",
+        "bench", "errors", "ops", "schedulers",
     }  # fmt: skip
     assert dir(fastvid) == sorted(fastvid.__all__)
     assert fastvid.Video is fastvid.Video

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastvid._version import __version__
 
 if TYPE_CHECKING:
-    from fastvid import errors, ops, schedulers
+    from fastvid import bench, errors, ops, schedulers
     from fastvid.errors import FastvidError
     from fastvid.generator import Generator
     from fastvid.interpolator import Interpolator
@@ -28,6 +28,7 @@ __all__ = [
     "Upscaler",
     "Video",
     "__version__",
+    "bench",
     "errors",
     "ops",
     "schedulers",
@@ -46,7 +47,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name in ("errors", "ops", "schedulers"):
+    elif name in ("bench", "errors", "ops", "schedulers"):
         value = importlib.import_module(f"fastvid.{name}")
     else:
         raise AttributeError(f"module 'fastvid' has no attribute {name!r}")

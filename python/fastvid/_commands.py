@@ -161,6 +161,13 @@ def engines(options: argparse.Namespace) -> int:
     return 0
 
 
+def bench(options: argparse.Namespace) -> int:
+    """`fastvid bench`."""
+    from fastvid.bench import _command
+
+    return _command.bench(options)
+
+
 def doctor(options: argparse.Namespace) -> int:
     """`fastvid doctor`."""
     from fastvid import doctor

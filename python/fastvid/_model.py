@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,7 +11,10 @@ from fastvid import backends
 from fastvid.bundle import Bundle
 
 if TYPE_CHECKING:
-    from fastvid.backends import Report, Session
+    from fastvid.backends import LoadedModel, Report, Session
+
+wrap_loaded: Callable[[LoadedModel], LoadedModel] | None = None
+"""What a model passes through when it is opened; `fastvid.bench` sets it to time its sessions."""
 
 
 class Model:
@@ -28,7 +32,8 @@ class Model:
 
     def __init__(self, bundle: Bundle, **device: Any) -> None:
         self._bundle = bundle
-        self._model = backends.open(bundle, **device)
+        opened = backends.open(bundle, **device)
+        self._model = opened if wrap_loaded is None else wrap_loaded(opened)
 
     @classmethod
     def from_pretrained(cls, model: str | os.PathLike[str] = "fast", **options: Any) -> Self:

@@ -26,6 +26,7 @@ EXIT_TERMINATED = 143
 _EPILOG = """\
 exit codes:
   0 done           1 unexpected      2 usage or arguments
+  3 benchmark missed its mark
   4 input media    5 model           6 device or runtime
   7 output         8 cancelled       9 no picture came out
   10 export
@@ -124,6 +125,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _generate_arguments(add("generate", "Draw a video from a text."))
     _run_arguments(add("run", "Interpolate and upscale in one pass over the file."))
     _demo_arguments(add("demo", "Draw a scene, reduce it, restore it, and measure."))
+    _bench_arguments(add("bench", "Measure models on this machine."))
     models = add("models", "List the models that are installed.")
     models.add_argument("--verify", action="store_true", help="check the sha256 of every file")
     _common_arguments(models)
@@ -284,6 +286,52 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="MODEL",
             help="shipped name or folder (default fast)",
         )
+
+
+def _bench_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help="shipped name or folder (default all shipped)"
+    )
+    parser.add_argument("--input", metavar="CLIP", help="video or folder (default a drawn scene)")
+    parser.add_argument(
+        "--formats",
+        metavar="LIST",
+        help="onnx-cpu, onnx-cuda, engine; commas between (default all)",
+    )
+    parser.add_argument(
+        "--size", action="append", metavar="WxH", help="may be repeated (default 1280x720)"
+    )
+    parser.add_argument("--reference", metavar="MODEL", help="float32 model to compare with")
+    for name, kind, default, text in (
+        ("seconds", float, 3.0, "time of the calls of a row, at least (default 3)"),
+        ("min-samples", int, 30, "calls of a row, at least (default 30)"),
+        ("max-seconds", float, None, "end of a row with less calls (default 5 times --seconds)"),
+        ("cold-runs", int, 3, "processes that draw one first frame (default 3)"),
+        ("timeout", float, 900.0, "seconds for one step of a row (default 900)"),
+        ("threads", int, None, "CPU threads of each network"),
+        ("num-inference-steps", int, None, "solver steps of generators"),
+        ("num-frames", int, None, "frames of generators"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=text)
+    parser.add_argument("--prompt", metavar="TEXT", help="what generators draw")
+    parser.add_argument(
+        "--sequential", action="store_true", help="one row after the other, not in turns"
+    )
+    parser.add_argument(
+        "--output", "-o", action="append", metavar="FILE", help=".json or .md; may be repeated"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    parser.add_argument(
+        "--assert",
+        dest="bounds",
+        action="append",
+        metavar="BOUNDS",
+        help="such as 'p99<33 psnr>40'; exit code 3 where a row misses one",
+    )
+    parser.add_argument(
+        "--compare", nargs=2, metavar=("A.json", "B.json"), help="ratios of two results"
+    )
+    _common_arguments(parser)
 
 
 def _cut_argument(parser: argparse.ArgumentParser) -> None:

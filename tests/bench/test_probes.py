@@ -57,16 +57,12 @@ def test_own_work_is_not_taken_for_that_of_others() -> None:
     assert after.others_since(before) is not None
 
 
-def test_the_peak_of_memory_follows_what_is_held() -> None:
-    if not probes.reset_peak_rss():
-        pytest.skip("this system does not let a process reset its peak")
-    before = probes.peak_rss()
-    block = np.ones(64 << 20, np.uint8)
-    after = probes.peak_rss()
-    assert before is not None
-    assert after is not None
-    assert after - before >= 60 << 20
+def test_the_peak_of_memory_covers_what_was_held_and_freed() -> None:
+    block = np.ones(256 << 20, np.uint8)
     del block
+    peak = probes.peak_rss()
+    assert peak is not None
+    assert peak >= 256 << 20
 
 
 def zone(folder: Path, number: int, name: str, joules: float, limit: float) -> Path:

@@ -73,6 +73,11 @@ class PromptEncoder:
             self._kept.popitem(last=False)
         return self._kept[text]
 
+    def forget(self) -> None:
+        """Drop the embeddings that are kept, so that the next ones are computed."""
+        self._kept.clear()
+        self._nothing = None
+
     def nothing(self) -> Embedding:
         """The embedding of no prompt, which a model learns from prompts dropped in training."""
         if self._nothing is None:

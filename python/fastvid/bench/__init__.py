@@ -10,11 +10,43 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastvid.bench._assertions import Assertion, Failure
+    from fastvid.bench._compare import Comparison, compare
     from fastvid.bench._environment import environment
+    from fastvid.bench._metrics import METRICS, Metric
+    from fastvid.bench._plan import FORMATS
+    from fastvid.bench._runner import run
+    from fastvid.bench.results import SCHEMA, Results, Row
 
-__all__ = ["environment"]
+__all__ = [
+    "FORMATS",
+    "METRICS",
+    "SCHEMA",
+    "Assertion",
+    "Comparison",
+    "Failure",
+    "Metric",
+    "Results",
+    "Row",
+    "compare",
+    "environment",
+    "run",
+]
 
-_HOMES = {"environment": "_environment"}
+_HOMES = {
+    "FORMATS": "_plan",
+    "METRICS": "_metrics",
+    "SCHEMA": "results",
+    "Assertion": "_assertions",
+    "Comparison": "_compare",
+    "Failure": "_assertions",
+    "Metric": "_metrics",
+    "Results": "results",
+    "Row": "results",
+    "compare": "_compare",
+    "environment": "_environment",
+    "run": "_runner",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -31,7 +31,6 @@ __all__ = [
     "memory_total",
     "peak_rss",
     "power_mode",
-    "reset_peak_rss",
 ]
 
 _CPU0 = Path("/sys/devices/system/cpu/cpu0/cpufreq")
@@ -142,15 +141,6 @@ def peak_rss() -> int | None:
     # Not ru_maxrss: a process inherits that from the one that started it.
     match = re.search(r"^VmHWM:\s*(\d+) kB", _text("/proc/self/status"), re.MULTILINE)
     return int(match[1]) * 1024 if match else None
-
-
-def reset_peak_rss() -> bool:
-    """Lets `peak_rss` count from what the process holds now; False where that is not allowed."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,395 @@
+"""Measures rows: a process each, those that compute the same against each other in bursts."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastvid.bench import _plan, _quality, _sampling, probes
+from fastvid.bench._child import Child, RowError
+from fastvid.bench._environment import command, environment, warnings_of
+from fastvid.bench._hooks import hook_overhead
+from fastvid.bench._inputs import CLIP_FRAMES, Inputs
+from fastvid.bench._plan import Clip, Spec
+from fastvid.bench._work import Work
+from fastvid.bench.results import Results
+from fastvid.bundle import Bundle
+from fastvid.devices import thread_count
+from fastvid.errors import InputError, InputTypeError
+
+Note = Callable[[str], None]
+
+_BURSTS = 6
+"""Bursts that the least time of a row is cut into."""
+_LONG_CLIP_MS = 3000
+_ROOM = 1.5
+"""Times the memory of the largest process that must be free for another to start beside it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and how often."""
+
+    seconds: float = 3.0
+    """Time of the calls of a row, at least."""
+    min_samples: int = 30
+    """Calls of a row, at least, unless they take `max_seconds`."""
+    max_seconds: float = 15.0
+    cold_runs: int = 3
+    """Processes that each draw one first frame."""
+    threads: int | None = None
+    interleave: bool = True
+    timeout: float = 900.0
+    """Seconds that one step of a row may take."""
+
+    def __post_init__(self) -> None:
+        thread_count(self.threads)
+        _require_number("seconds", self.seconds, 0.01, 3600)
+        _require_number("max_seconds", self.max_seconds, self.seconds, 36000)
+        _require_number("timeout", self.timeout, 1, 86400)
+        for name, value, most in (
+            ("min_samples", self.min_samples, 100_000),
+            ("cold_runs", self.cold_runs, 100),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise InputTypeError(f"{name}: argument must be an int, got {type(value).__name__}")
+            _require_number(name, value, 1, most)
+
+
+def _require_number(name: str, value: object, least: float, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputTypeError(f"{name}: argument must be a number, got {type(value).__name__}")
+    if not least <= value <= most:
+        raise InputError(f"{name}: argument must be from {least:g} to {most:g}, got {value:g}")
+
+
+def run(
+    models: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+    *,
+    input: str | os.PathLike[str] | None = None,
+    formats: str | Sequence[str] | None = None,
+    sizes: Sequence[object] | None = None,
+    reference: str | os.PathLike[str] | None = None,
+    seconds: float = 3.0,
+    min_samples: int = 30,
+    max_seconds: float | None = None,
+    cold_runs: int = 3,
+    threads: int | None = None,
+    interleave: bool = True,
+    timeout: float = 900.0,
+    prompt: str = Clip.prompt,
+    num_inference_steps: int | None = None,
+    num_frames: int | None = None,
+    progress: Note | None = None,
+) -> Results:
+    """Measures models on this machine; see docs/bench.md for what each figure is.
+
+    Args:
+        models: Shipped names, short names (`fast` is every task's), or folders; None is all.
+        input: A clip or a folder of pictures to measure on; None draws a scene.
+        formats: Words of `FORMATS`, as a sequence or with commas; None is all.
+        sizes: `WxH` each; None is the clip's size, or 1280x720, and a generator's own size.
+        reference: The float32 model whose run on the CPU is the truth of `quality`; None is the
+            row's own model, or for one of less precision the float32 one among the rows.
+        seconds: Time of the calls of each row at least, 0.01 to 3600.
+        min_samples: Calls of each row at least.
+        max_seconds: Where a row ends that has not had `min_samples` calls; None is 5 `seconds`.
+        cold_runs: Processes whose first frames make the cold start of a row.
+        threads: CPU threads of each network; None takes what the machine has.
+        interleave: Whether rows that compute the same take turns; else one after the other.
+        timeout: Seconds that one step of a row may take.
+        prompt: What generators draw.
+        num_inference_steps: Steps of generators; None is each model's own number.
+        num_frames: Frames of generators; None is each model's own number.
+        progress: Takes a line on what is done next.
+
+    Returns:
+        A row for each model, size and format, failed ones included.
+
+    Raises:
+        InputError: An argument is wrong, or no model takes the size.
+        ModelError: A bundle cannot be used at all.
+        MediaError: The clip cannot be read.
+    """
+    named = [models] if isinstance(models, str | os.PathLike) else models
+    most = 5 * seconds if max_seconds is None else max_seconds
+    settings = Settings(seconds, min_samples, most, cold_runs, threads, interleave, timeout)
+    clip = Clip(prompt, num_inference_steps, num_frames)
+    with Runner(named, input, formats, sizes, reference, settings, clip, progress) as runner:
+        runner.measure()
+        return runner.results()
+
+
+class Runner:
+    """A run that can be asked for its results at any time; a context manager.
+
+    Args:
+        models: As in `run`, like the next ones.
+        source: The clip.
+        formats: Words.
+        sizes: Sizes.
+        reference: A model.
+        settings: How long and how often.
+        clip: What generators draw.
+        progress: Takes a line on what is done next.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str | os.PathLike[str]] | None,
+        source: str | os.PathLike[str] | None,
+        formats: str | Sequence[str] | None,
+        sizes: Sequence[object] | None,
+        reference: str | os.PathLike[str] | None,
+        settings: Settings,
+        clip: Clip,
+        progress: Note | None = None,
+    ) -> None:
+        self._settings = settings
+        self._note: Note = progress or (lambda line: None)
+        self._reference = None if reference is None else _plan.find_models([reference])[0]
+        self._temporary = tempfile.TemporaryDirectory(prefix="fastvid-bench-")
+        self._folder = Path(self._temporary.name)
+        self._interrupted = False
+        self._references: dict[tuple[Path, tuple[int, int]], Path | None] = {}
+        try:
+            self._inputs = Inputs(self._folder, source)
+            specs = _plan.make(models, formats, sizes, clip, self._inputs.size)
+        except BaseException:
+            self._temporary.cleanup()
+            raise
+        self._works = [
+            Work(spec, self._folder / f"outputs-{i}.raw") for i, spec in enumerate(specs)
+        ]
+        self._created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._environment = environment()
+        self._method = self._describe(source)
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._temporary.cleanup()
+
+    def _describe(self, source: str | os.PathLike[str] | None) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            "input": "drawn scene" if source is None else Path(source).name,
+            "seconds": settings.seconds,
+            "min_samples": settings.min_samples,
+            "max_seconds": settings.max_seconds,
+            "cold_runs": settings.cold_runs,
+            "threads": settings.threads,
+            "interleaved": settings.interleave,
+            "garbage_collection": "off in timed calls",
+            "timer_overhead_us": _sampling.timer_overhead(),
+            "hook_overhead_us": hook_overhead(),
+        }
+
+    def results(self) -> Results:
+        """What is known by now."""
+        return Results(
+            rows=tuple(work.row() for work in self._works),
+            environment=self._environment,
+            method=self._method,
+            command=command(),
+            created=self._created,
+            interrupted=self._interrupted,
+            warnings=tuple(warnings_of(self._environment)),
+        )
+
+    def measure(self) -> None:
+        """Measures every row.
+
+        Raises:
+            KeyboardInterrupt: Somebody stopped it; `results` has what was measured until then.
+        """
+        try:
+            for works in self._groups():
+                while works:
+                    works = self._measure(works)
+        except BaseException:
+            self._interrupted = True
+            for work in self._works:
+                work.interrupt()
+            raise
+
+    def _groups(self) -> Iterator[list[Work]]:
+        waiting = [work for work in self._works if not work.done]
+        if not self._settings.interleave:
+            yield from ([work] for work in waiting)
+            return
+        for group in dict.fromkeys(work.spec.group for work in waiting):
+            yield [work for work in waiting if work.spec.group == group]
+
+    def _measure(self, works: list[Work]) -> list[Work]:
+        """Measures as many rows as there is memory for; returns those that are left."""
+        for work in works:
+            self._prepare(work)
+        self._cold(works)
+        alive: list[Work] = []
+        later: list[Work] = []
+        for number, work in enumerate(works):
+            if alive and not _has_room(alive):
+                later += works[number:]
+                break
+            if self._try(work, self._start, "loading and warming up"):
+                alive.append(work)
+            elif alive and work.error.get("type") == "OutOfMemoryError" and not work.retried:
+                work.retry()
+                later.append(work)
+        self._bursts(alive)
+        for work in alive:
+            if not work.done:
+                self._try(work, self._finish, "stages, and from file to file")
+        for work in works:
+            if work not in later:
+                self._end(work)
+        return later
+
+    def _try(self, work: Work, step: Callable[[Work], None], what: str = "") -> bool:
+        """Does a step of a row; an error ends the row and nothing else."""
+        if work.done:
+            return False
+        if what:
+            number = self._works.index(work) + 1
+            self._note(f"[{number}/{len(self._works)}] {work.spec_label}: {what}")
+        try:
+            step(work)
+        except RowError as error:
+            work.fail(error)
+            return False
+        return True
+
+    def _spawn(self, spec: Spec, outputs: Path) -> Child:
+        return Child(self._child_spec(spec, outputs), self._settings.timeout)
+
+    def _child_spec(self, spec: Spec, outputs: Path) -> dict[str, Any]:
+        device: dict[str, Any] = {"device": spec.device, "backend": spec.backend}
+        values: dict[str, Any] = {
+            "task": spec.task,
+            "model": str(spec.bundle.path),
+            "scale": spec.bundle.scale,
+            "device": device | {"threads": self._settings.threads},
+            "cuda": None if spec.device == "cpu" else int(spec.device.partition(":")[2]),
+            "outputs": str(outputs),
+            "generation": spec.generation,
+        }
+        if spec.task != "generator":
+            values["frames"] = self._inputs.frames(spec.size)
+        return values
+
+    def _prepare(self, work: Work) -> None:
+        """Makes the frames of a row, so that no start waits for them."""
+        if work.spec.task != "generator" and not self._inputs.are_made(work.spec.size):
+            self._note(f"making frames of {work.spec.size[0]}x{work.spec.size[1]}")
+            self._inputs.frames(work.spec.size)
+
+    def _cold(self, works: list[Work]) -> None:
+        """First frames in processes of their own, in turns; the last one comes with `_start`."""
+        for _ in range(self._settings.cold_runs - 1):
+            for work in works:
+                self._try(work, self._cold_start, "cold start")
+
+    def _cold_start(self, work: Work) -> None:
+        work.child = self._spawn(work.spec, work.outputs)
+        work.opened(work.child.ask("open"))
+        work.release()
+
+    def _start(self, work: Work) -> None:
+        work.child = child = self._spawn(work.spec, work.outputs)
+        work.opened(child.ask("open"))
+        work.shape = child.ask("outputs")["shape"]
+        seconds = self._settings.seconds
+        work.warmed(child.ask("warm", least=seconds / _BURSTS, most=2 * seconds))
+        work.memory = child.ask("memory")
+
+    def _bursts(self, works: list[Work]) -> None:
+        """Bursts of all rows in turns, until each has its time and its number of samples."""
+        settings = self._settings
+        seconds = settings.seconds / _BURSTS
+        waiting = list(works)
+        if waiting:
+            self._note(f"measuring {', '.join(work.spec_label for work in waiting)}")
+        while waiting:
+            for work in waiting:
+                if self._try(work, lambda w: w.add(w.ask("burst", seconds=seconds, most=10_000))):
+                    work.memory = work.ask_or_fail("memory") or work.memory
+            waiting = [
+                work
+                for work in waiting
+                if not work.done
+                and work.seconds < settings.max_seconds
+                and (work.seconds < settings.seconds or work.samples < settings.min_samples)
+            ]
+
+    def _finish(self, work: Work) -> None:
+        child = work.child
+        assert child is not None
+        work.split(child.ask("split"))
+        clip = ""
+        if work.spec.task != "generator":
+            short, long = CLIP_FRAMES
+            count = long if long * work.median_ms < _LONG_CLIP_MS else short
+            clip = self._inputs.clips(work.spec.size)[count]
+        output = self._folder / "out.mp4"
+        work.filed(child.ask("file", clip=clip, output=str(output)))
+        work.memory["file_peak_rss_mb"] = child.ask("memory")["peak_rss_mb"]
+        child.ask("close")
+
+    def _end(self, work: Work) -> None:
+        if work.child is not None:
+            work.release()
+        if work.done:
+            return
+        work.quality = self._compare(work)
+        work.finish()
+        self._note(f"{work.spec_label}: {work.median_ms:.2f} ms per frame")
+
+    def _compare(self, work: Work) -> dict[str, Any]:
+        bundle, label = _plan.reference_of(
+            work.spec, [w.spec for w in self._works], self._reference
+        )
+        path = self._reference_outputs(bundle, work.spec)
+        if path is None or work.shape is None:
+            work.notes.append(f"no quality: the reference {label} did not run on the CPU")
+            return {}
+        return _quality.compare(work.outputs, path, work.shape, f"{label} onnx-cpu float32")
+
+    def _reference_outputs(self, bundle: Bundle, spec: Spec) -> Path | None:
+        """The frames of a model on the CPU: those of a row, or of one more process."""
+        for work in self._works:
+            other = work.spec
+            same = (other.bundle.path, other.size) == (bundle.path, spec.size)
+            if same and other.format == "onnx-cpu" and work.shape is not None:
+                return work.outputs
+        key = (bundle.path, spec.size)
+        if key not in self._references:
+            path = self._folder / f"reference-{len(self._references)}.raw"
+            wanted = Spec(
+                bundle, bundle.name, "onnx-cpu", "onnxruntime", "cpu", spec.size,
+                generation=spec.generation,
+            )  # fmt: skip
+            work = Work(wanted, path)
+            self._note(f"{work.spec_label}: reference")
+            done = self._try(work, self._reference_run)
+            work.release()
+            self._references[key] = path if done else None
+        return self._references[key]
+
+    def _reference_run(self, work: Work) -> None:
+        work.child = self._spawn(work.spec, work.outputs)
+        work.child.ask("open")
+        work.child.ask("outputs")
+
+
+def _has_room(alive: Sequence[Work]) -> bool:
+    """Whether one more process fits beside those that wait for their turns."""
+    free = probes.memory_available()
+    largest = max((w.memory.get("peak_rss_mb") or 0.0) for w in alive)
+    return free is None or free > _ROOM * 1e6 * largest

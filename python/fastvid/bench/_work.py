@@ -1,0 +1,245 @@
+"""A row while it is measured: its process and the figures that it has until now."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from fastvid.bench import _sampling
+from fastvid.bench._child import Child, RowError
+from fastvid.bench._plan import Spec
+from fastvid.bench.results import Row
+
+_QUIET = 0.1
+"""Processors that others may keep busy without a note."""
+
+
+class Work:
+    """One row in the making.
+
+    Args:
+        spec: What is measured.
+        outputs: Where its process writes the frames that are compared.
+    """
+
+    def __init__(self, spec: Spec, outputs: Path) -> None:
+        self.spec = spec
+        self.outputs = outputs
+        self.child: Child | None = None
+        self.shape: list[int] | None = None
+        self.memory: dict[str, Any] = {}
+        self.quality: dict[str, Any] = {}
+        self.error: dict[str, Any] = {}
+        self.notes: list[str] = []
+        self.retried = False
+        self._status = "unavailable" if spec.problem else "not run"
+        self._reason = spec.problem
+        self._opens: list[dict[str, Any]] = []
+        self._bursts: list[dict[str, Any]] = []
+        self._warm: dict[str, Any] = {}
+        self._split: dict[str, Any] = {}
+        self._file: dict[str, Any] = {}
+
+    @property
+    def spec_label(self) -> str:
+        """The row as text."""
+        return f"{self.spec.label} {self.spec.format} {self.spec.size[0]}x{self.spec.size[1]}"
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing more to measure."""
+        return self._status != "not run"
+
+    @property
+    def samples(self) -> int:
+        """Timed calls."""
+        return sum(len(burst["samples_ms"]) for burst in self._bursts)
+
+    @property
+    def seconds(self) -> float:
+        """Time of the timed calls."""
+        total = sum(sum(burst["samples_ms"]) for burst in self._bursts)
+        return total * self._frames_per_call / 1e3
+
+    @property
+    def median_ms(self) -> float:
+        """Median per frame."""
+        return float(statistics.median(s for b in self._bursts for s in b["samples_ms"]))
+
+    @property
+    def _frames_per_call(self) -> int:
+        return int(self.spec.generation.get("num_frames", 1))
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """Gives the row's process a command; see `Child.ask`."""
+        assert self.child is not None
+        return self.child.ask(do, **arguments)
+
+    def ask_or_fail(self, do: str) -> dict[str, Any]:
+        """The same, where an error ends the row; empty then."""
+        try:
+            return self.ask(do)
+        except RowError as error:
+            self.fail(error)
+            return {}
+
+    def opened(self, answer: dict[str, Any]) -> None:
+        """Takes the answer to `open`, like the next ones that of their command."""
+        self._opens.append(answer)
+
+    def warmed(self, answer: dict[str, Any]) -> None:
+        """Takes how long it took to become steady."""
+        self._warm = answer
+
+    def add(self, answer: dict[str, Any]) -> None:
+        """Takes a burst."""
+        self._bursts.append(answer)
+
+    def split(self, answer: dict[str, Any]) -> None:
+        """Takes the warm start and the stages of a call."""
+        self._split = answer
+
+    def filed(self, answer: dict[str, Any]) -> None:
+        """Takes what a clip from file to file took."""
+        self._file = answer
+
+    def release(self) -> None:
+        """Lets the process end."""
+        if self.child is not None:
+            self.child.end()
+            self.child = None
+
+    def fail(self, error: RowError) -> None:
+        """Ends the row with an error."""
+        self._status, self._reason, self.error = error.status, error.reason, error.error
+        if self.child is not None:
+            self.child.kill()
+            self.child = None
+
+    def retry(self) -> None:
+        """Starts the row anew, once."""
+        self.retried = True
+        self.notes.append("too little memory beside other rows, measured again alone")
+        self._status, self._reason, self.error = "not run", "", {}
+        self._opens, self._bursts = [], []
+
+    def interrupt(self) -> None:
+        """Ends a row that somebody stopped; it keeps what was measured."""
+        if self.child is not None:
+            self.child.kill()
+            self.child = None
+        if not self.done:
+            begun = bool(self._opens)
+            self._status = "interrupted" if begun else "not run"
+            self._reason = "stopped while it was measured" if begun else "stopped before"
+
+    def finish(self) -> None:
+        """Ends a row that has everything."""
+        self._status = "ok"
+        if self._warm and not self._warm["steady"]:
+            self.notes.append("calls were not steady after the warm-up")
+        drift = self._frame()["drift"]
+        if _sampling.drifts(drift):
+            self.notes.append(f"drift: the second half took {100 * drift:+.0f} %")
+        busy = self._others_busy()
+        if busy is not None and busy > _QUIET:
+            self.notes.append(f"others kept {busy:.1f} cores busy meanwhile")
+
+    def row(self) -> Row:
+        """The row as it is now."""
+        spec = self.spec
+        report = self._opens[-1]["report"] if self._opens else {}
+        return Row(
+            model=spec.label,
+            task=spec.task,
+            format=spec.format,
+            size=spec.size,
+            status=self._status,
+            device=report.get("device", spec.device),
+            backend=spec.backend,
+            precision=report.get("precision", spec.precision),
+            reason=self._reason,
+            error=self.error,
+            start=self._start(),
+            frame=self._frame(),
+            stages=self._stages(),
+            file=self._from_file_to_file(),
+            generation=self._generation(),
+            memory={k: round(v, 1) if isinstance(v, float) else v for k, v in self.memory.items()},
+            quality=self.quality,
+            energy=self._energy(),
+            artefact_mb=round(sum(f.size for f in spec.bundle.files.values()) / 1e6, 3),
+            samples_ms=tuple(tuple(burst["samples_ms"]) for burst in self._bursts),
+            notes=tuple(self.notes),
+            report=report,
+        )
+
+    def _start(self) -> dict[str, Any]:
+        if not self._opens:
+            return {}
+        names = ("python_ms", "import_ms", "load_ms", "first_call_ms", "cold_first_frame_ms")
+        found: dict[str, Any] = {
+            name: _rounded(statistics.median(o[name] for o in self._opens)) for name in names
+        }
+        found["cold_samples_ms"] = [_rounded(o["cold_first_frame_ms"]) for o in self._opens]
+        found["load_samples_ms"] = [_rounded(o["load_ms"]) for o in self._opens]
+        for name in ("warm_load_ms", "warm_first_frame_ms"):
+            if name in self._split:
+                found[name] = _rounded(self._split[name])
+        return found
+
+    def _frame(self) -> dict[str, Any]:
+        if not self._bursts:
+            return {}
+        return {
+            **_sampling.summary([burst["samples_ms"] for burst in self._bursts]),
+            **self._warm,
+            "others_busy": self._others_busy(),
+        }
+
+    def _others_busy(self) -> float | None:
+        known = [b["others_busy"] for b in self._bursts if b["others_busy"] is not None]
+        return round(statistics.fmean(known), 2) if known else None
+
+    def _stages(self) -> dict[str, Any]:
+        found = {name: _rounded(value) for name, value in self._split.get("stages", {}).items()}
+        for name in ("decode_ms", "encode_ms"):
+            if name in self._file:
+                found[name] = _rounded(self._file[name])
+        return found
+
+    def _from_file_to_file(self) -> dict[str, Any]:
+        names = ("fps", "frames_in", "frames_out", "seconds", "runs")
+        return {name: _rounded(self._file[name]) for name in names if name in self._file}
+
+    def _generation(self) -> dict[str, Any]:
+        spec = self.spec.generation
+        if not (spec and self._bursts):
+            return {}
+        firsts = [f for burst in self._bursts for f in burst["first_frame_ms"]]
+        total = self.median_ms * self._frames_per_call
+        steps = spec["num_inference_steps"]
+        denoise = self._split.get("stages", {}).get("denoise_ms")
+        return {
+            "frames": spec["num_frames"],
+            "steps": steps,
+            "step_ms": None if denoise is None else _rounded(denoise / steps),
+            "first_frame_ms": _rounded(statistics.median(firsts)) if firsts else None,
+            "total_ms": _rounded(total),
+        }
+
+    def _energy(self) -> dict[str, Any]:
+        known = [b for b in self._bursts if b["joules_per_frame"] is not None]
+        if not known:
+            return {}
+        weights = [len(b["samples_ms"]) for b in known]
+        total = sum(w * b["joules_per_frame"] for w, b in zip(weights, known, strict=True))
+        return {
+            "joules_per_frame": _rounded(total / sum(weights)),
+            "sources": known[0]["energy_sources"],
+        }
+
+
+def _rounded(value: float) -> float:
+    return round(value, 4)
