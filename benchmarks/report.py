@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks.md, and the summary in README.md, from the files in benchmarks/results.
+"""Writes docs/benchmarks.md, and parts of README.md and docs/bench.md, from benchmarks/results.
 
     python benchmarks/report.py [--check]
 
@@ -17,9 +17,12 @@ import gpu_rows
 import timing
 from tables import load, ms, source, table, times
 
+from fastvid.bench import METRICS, Results
+
 README = timing.ROOT / "README.md"
 PAGE = timing.ROOT / "docs" / "benchmarks.md"
-_BLOCK = re.compile(r"(<!-- report:summary -->\n).*?(<!-- /report -->)", re.DOTALL)
+BENCH = timing.ROOT / "docs" / "bench.md"
+_BLOCK = r"(<!-- report:{} -->\n).*?(<!-- /report -->)"
 
 
 def interpolation_quality() -> str:
@@ -486,9 +489,25 @@ def pages() -> dict[Any, str]:
     made = {title: make() for title, make in SECTIONS.items()}
     # A section without results of its own is left out.
     parts = [head, *(f"## {title}\n\n{text}" for title, text in made.items() if text)]
-    block = summary()
-    readme = _BLOCK.sub(lambda m: m[1] + block + m[2], README.read_text())
-    return {PAGE: "\n".join(parts), README: readme}
+    readme = _with_block(README.read_text(), "summary", summary())
+    bench = _with_block(BENCH.read_text(), "metrics", f"\n{metrics()}\n")
+    sample = Results.load(timing.RESULTS / "bench.json").to_markdown()
+    return {
+        PAGE: "\n".join(parts),
+        README: readme,
+        BENCH: _with_block(bench, "sample", f"\n{sample}\n"),
+    }
+
+
+def metrics() -> str:
+    """The figures that `fastvid bench` knows by name."""
+    rows = [(f"`{m.name}`", m.unit, m.meaning) for m in METRICS.values()]
+    return table(["Name", "Unit", "What it is"], rows)
+
+
+def _with_block(page: str, name: str, text: str) -> str:
+    pattern = re.compile(_BLOCK.format(name), re.DOTALL)
+    return pattern.sub(lambda m: m[1] + text + m[2], page)
 
 
 def main() -> None:

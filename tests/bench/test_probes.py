@@ -163,11 +163,19 @@ def test_nvml_is_none_without_the_device_or_the_library() -> None:
 def test_what_makes_figures_unsure_is_said(change: dict[str, Any], word: str) -> None:
     quiet = {
         "others_busy": 0.0, "load_before": 0.0, "cores": 2, "cpu_frequency": None,
-        "cpu_quota": None, "power_mode": None,
+        "cpu_quota": None, "power_mode": None, "real_time_priority": False,
     }  # fmt: skip
     assert _environment.warnings_of(quiet) == []
     (sentence,) = _environment.warnings_of(quiet | change)
     assert word in sentence
+
+
+def test_others_do_not_matter_to_a_process_of_real_time_priority() -> None:
+    facts = {
+        "others_busy": 2.0, "load_before": 9.0, "cores": 2, "cpu_frequency": None,
+        "cpu_quota": None, "power_mode": None, "real_time_priority": True,
+    }  # fmt: skip
+    assert _environment.warnings_of(facts) == []
 
 
 def test_a_command_is_shown_without_the_paths_of_this_machine(

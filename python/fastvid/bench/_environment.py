@@ -74,7 +74,10 @@ def environment() -> dict[str, Any]:
 def warnings_of(facts: dict[str, Any]) -> list[str]:
     """What in an environment makes figures less sure, a sentence each."""
     found = []
-    if (busy := facts["others_busy"]) is not None and busy > _QUIET:
+    if facts["real_time_priority"]:
+        # Others wait while this works; what they took anyway stands in the rows.
+        pass
+    elif (busy := facts["others_busy"]) is not None and busy > _QUIET:
         found.append(
             f"other programs keep {busy:.1f} of {facts['cores']} cores busy: times are too long"
         )
