@@ -501,8 +501,8 @@ def pages() -> dict[Any, str]:
 
 def metrics() -> str:
     """The figures that `fastvid bench` knows by name."""
-    rows = [(f"`{m.name}`", m.unit, m.meaning) for m in METRICS.values()]
-    return table(["Name", "Unit", "What it is"], rows)
+    rows = [f"| `{m.name}` | {m.unit} | {m.meaning} |" for m in METRICS.values()]
+    return "\n".join(["| Name | Unit | What it is |", "| --- | --- | --- |", *rows]) + "\n"
 
 
 def _with_block(page: str, name: str, text: str) -> str:
