@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
                 f"export: {name} cannot be imported: {error}", hint=INSTALL
             ) from None
     from fastvid_export import exporting
-    from fastvid_export.foreign import OnnxFlags
+    from fastvid_export.foreign_graphs import OnnxFlags
 
     flags = OnnxFlags(
         task=options.task,

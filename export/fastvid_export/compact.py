@@ -14,6 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from fastvid_export.convert.roles import captured
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -112,7 +114,7 @@ def expand(model: onnx.ModelProto) -> onnx.ModelProto:
             graph.initializer.append(numpy_helper.from_array(product, node.output[0]))
             continue
         kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
-    used = {name for node in kept for name in node.input}
+    used = {name for node in kept for name in node.input} | captured(graph)
     left = [weight for weight in graph.initializer if weight.name in used]
     copies = [TensorProto.FromString(weight.SerializeToString()) for weight in left]
     del graph.node[:], graph.initializer[:]

@@ -30,7 +30,7 @@ from fastvid_export import (
     triton,
 )
 from fastvid_export.errors import FidelityError
-from fastvid_export.foreign import OnnxFlags
+from fastvid_export.foreign_graphs import OnnxFlags
 from fastvid_export.formats import Format
 
 Say = Callable[[str], None]
@@ -138,13 +138,14 @@ def run(request: Request, say: Say) -> Exported:
         engines.require(request.device)
     if request.output is not None:
         _check_target(request, Path(request.output))
-    material = _material(request)
+    clips = _clips(request)
     try:
         with tempfile.TemporaryDirectory(prefix="fastvid-export-") as folder:
             source = sources.resolve(
                 request.model, Path(folder), parts=request.parts, flags=request.onnx, say=say
             )
             target = _target(request, row, source)
+            material = clips or samples.drawn(calibrate=precision == "int8")
             name = source.bundle.name if row.name == "triton" else target.name
             made = _converted(request, row, precision, source, material, name, say)
             path = _write(request, row, made, target, Path(folder), say)
@@ -201,9 +202,10 @@ def _hint_for(name: str, precision: str | None) -> str:
     return f"--format {named[precision]}" if precision in named else ""
 
 
-def _material(request: Request) -> samples.Material:
+def _clips(request: Request) -> samples.Material | None:
+    """The caller's own; None for drawn ones."""
     if request.data is None:
-        return samples.drawn()
+        return None
     if not isinstance(request.data, str | os.PathLike):
         raise InputTypeError(f"data: argument must be a path, got {type(request.data).__name__}")
     return samples.from_videos(Path(request.data).expanduser())

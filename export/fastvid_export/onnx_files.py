@@ -6,6 +6,7 @@ through links, and operators that nothing here runs are refused by name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -22,7 +23,6 @@ from fastvid_export.errors import ExportError
 INLINE_LIMIT = 1 << 30
 """Bytes up to which weights are kept in the ONNX file; protobuf ends at twice that."""
 
-_MAX_BYTES = 1 << 38
 _ALIGNMENT = 4096
 _RUNTIME_DOMAINS = ("com.microsoft",)
 """Operators of onnxruntime alone; a portable graph has none."""
@@ -42,9 +42,17 @@ def read(path: Path) -> onnx.ModelProto:
         raise IntegrityError(f"model: {path} cannot be read: {error.strerror}") from None
     model = parse(data, str(path))
     with _safe_files.open_folder(path.absolute().parent) as folder:
-        _attach(model, lambda name: _safe_files.read(folder, name, limit=_MAX_BYTES))
+        _attach(model, lambda name: _read_beside(folder, name))
     check_operators(model, str(path))
     return model
+
+
+def _read_beside(folder: int, name: str) -> bytes:
+    try:
+        size = os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+    except OSError as error:
+        raise IntegrityError(f"model: {name} cannot be read: {error.strerror}") from None
+    return _safe_files.read(folder, name, limit=size)
 
 
 def load(bundle: Bundle, graph: str) -> onnx.ModelProto:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,15 +45,17 @@ class Material:
     name: str
 
 
-def drawn() -> Material:
-    """Scenes that fastvid draws itself."""
-
-    def clip(seed: int) -> Clip:
-        scene = Scene(SIDES[1], SIDES[0], seed=seed)
-        return [scene.draw(0.4 + t / 30) for t in range(FRAMES)]
-
-    check, calibration = (tuple(map(clip, seeds)) for seeds in (_CHECK_SEEDS, _CALIBRATION_SEEDS))
+def drawn(*, calibrate: bool) -> Material:
+    """Scenes that fastvid draws itself; those to calibrate with only where they are needed."""
+    seeds = (_CHECK_SEEDS, _CALIBRATION_SEEDS if calibrate else ())
+    check, calibration = (tuple(_scene(seed, SIDES) for seed in some) for some in seeds)
     return Material(check, calibration, "drawn scenes")
+
+
+@functools.cache
+def _scene(seed: int, sides: tuple[int, int]) -> Clip:
+    scene = Scene(sides[1], sides[0], seed=seed)
+    return [scene.draw(0.4 + t / 30) for t in range(FRAMES)]
 
 
 def from_videos(path: Path) -> Material:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fastvid.bundle import MANIFEST, Bundle, shipped
 from fastvid.errors import BackendUnavailableError, InputError, InputTypeError
-from fastvid_export.foreign import OnnxFlags
+from fastvid_export.foreign_graphs import OnnxFlags
 
 CHECKPOINTS = (".pt", ".pth", ".ckpt")
 INSTALL = "pip install 'fastvid-sdk[export]'"

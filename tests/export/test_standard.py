@@ -13,6 +13,7 @@ from nodes import model_of, session_of
 from numpy.typing import NDArray
 
 from fastvid.bundle import Bundle
+from fastvid.scene import Scene
 from fastvid_export import onnx_files
 from fastvid_export.convert.standard import WRITERS, to_standard
 from fastvid_export.errors import ExportError
@@ -34,6 +35,12 @@ def _bias() -> NDArray[np.float32]:
     bias = normal(1, 3, 5, 7)
     bias[0, 1, 2] = -np.inf
     return bias
+
+
+def _search(height: int, width: int, step: float = 0.05) -> list[NDArray[np.float32]]:
+    scene = Scene(width, height, seed=3)
+    frames = (scene.draw(t)[None, :, :, 1].astype(np.float32) / 255 for t in (0.2, 0.2 + step))
+    return [frame[:, None] for frame in frames]
 
 
 def _flow() -> NDArray[np.float32]:
@@ -80,6 +87,11 @@ CASES: list[tuple[str, Arrays, dict[str, Any]]] = [
         ],
         {},
     ),
+    ("InverseSearch", [*_search(72, 100)], {}),
+    ("InverseSearch", [uniform(2, 1, 17, 33), uniform(2, 1, 17, 33)], {}),
+    ("InverseSearch", [*_search(65, 83)], {"finest": 1, "stride": 8, "iterations": 3}),
+    ("InverseSearch", [uniform(1, 1, 7, 40), uniform(1, 1, 7, 40)], {}),
+    ("InverseSearch", [*_search(64, 64, 0)], {}),
     ("Attention", [*QKV], {}),
     ("Attention", [*QKV], {"causal": 1, "scale": 0.3}),
     ("Attention", [*QKV, _bias()], {}),
@@ -95,7 +107,7 @@ CASES: list[tuple[str, Arrays, dict[str, Any]]] = [
      {"guidance": 3.0}),
     ("SchedulerStep", [normal(2, 3), normal(1)], {}),
 ]  # fmt: skip
-OUTPUTS = {"RgbToLuma": 2, "QkNormRope": 2}
+OUTPUTS = {"RgbToLuma": 2, "QkNormRope": 2, "InverseSearch": 2}
 
 
 def both(
@@ -123,6 +135,9 @@ def test_standard_operators_do_what_the_op_does(
             assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
         else:
             tolerance = 2e-3 if ours.dtype == np.float16 else 5e-6
+            if op == "InverseSearch":
+                # Pixels; a descent doubles what rounding makes of its first step.
+                tolerance = 2e-3
             np.testing.assert_allclose(
                 theirs.astype(np.float32), ours.astype(np.float32), rtol=0, atol=tolerance
             )
@@ -158,15 +173,16 @@ def test_openvino_draws_the_same(tmp_path: Path) -> None:
     made = bundles.conv_upscaler(tmp_path / "up")
     model = onnx_files.load(made, "upscale")
     found = Runner(model.SerializeToString())({"frames": FRAMES})["upscaled"]
-    for case in (_whole(made), _blend()):
+    for case in (_whole(made), _one("WarpBlend"), _one("InverseSearch")):
         data, given, expected = case
         expected = found if expected is None else expected
         core = openvino.Core()
         compiled = core.compile_model(
             core.read_model(model=data), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
         )
-        (result,) = compiled(given).values()
-        assert np.abs(result.astype(int) - expected.astype(int)).max() <= 1
+        result = next(iter(compiled(given).values()))
+        largest = np.abs(result.astype(np.float64) - expected).max()
+        assert largest <= (1 if result.dtype == np.uint8 else 0.01)
 
 
 def _whole(made: Bundle) -> tuple[bytes, dict[str, Any], Any]:
@@ -174,12 +190,12 @@ def _whole(made: Bundle) -> tuple[bytes, dict[str, Any], Any]:
     return data, {"frames": FRAMES}, None
 
 
-def _blend() -> tuple[bytes, dict[str, Any], Any]:
-    op, inputs, attributes = next(case for case in CASES if case[0] == "WarpBlend")
-    model = onnx.load_from_string(model_of(op, *inputs, **attributes))
+def _one(wanted: str) -> tuple[bytes, dict[str, Any], Any]:
+    op, inputs, attributes = next(case for case in CASES if case[0] == wanted)
+    model = onnx.load_from_string(model_of(op, *inputs, outputs=OUTPUTS.get(op, 1), **attributes))
     model.opset_import[0].version = 18
     given = {f"in{i}": array for i, array in enumerate(inputs)}
-    (expected,) = session_of(model.SerializeToString()).run(None, given)
+    expected = session_of(model.SerializeToString()).run(None, given)[0]
     return to_standard(model).SerializeToString(), given, expected
 
 

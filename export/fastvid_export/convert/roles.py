@@ -6,10 +6,10 @@ One rule for every precision below float32:
   all weights and arithmetic are theirs.
 - **Carriers** (`CARRIERS`) between products are too, when everything they read is narrow:
   activation functions, sums, and what only moves values.
-- **Coordinates stay float32**: flows and grids of warps, the frames that a search compares, and
-  every node on the way back from them to the nearest product. 11 bits are a pixel's tenth at 100
-  pixels of motion. That product, a *head*, is computed in float32 too; only its weights are stored
-  narrowly.
+- **Coordinates stay float32**: flows and grids of warps, the frames that a search compares, what
+  the bodies of loops read, and every node on the way back from them to the nearest product. Of
+  float16's 11 bits a flow of 100 pixels keeps a sixteenth of a pixel. That product, a *head*, is
+  computed in float32 too; only its weights are stored narrowly.
 - **Everything else stays float32**: norms, softmax, exponentials, embeddings of time, colour,
   warps, and the graph's inputs and outputs.
 """
@@ -81,9 +81,9 @@ def analyse(model: onnx.ModelProto) -> Roles:
     graph = model.graph
     roles = Roles(value_types(model), constants(graph))
     makers = {name: i for i, node in enumerate(graph.node) for name in node.output}
-    wide = _leading_to(graph, makers, _coordinates(graph))
-    roles.heads = {i for i in wide if kind(graph.node[i]) in PRODUCTS}
     outer = captured(graph)
+    wide = _leading_to(graph, makers, _coordinates(graph) | outer)
+    roles.heads = {i for i in wide if kind(graph.node[i]) in PRODUCTS}
     narrow_values: set[str] = set()
     for i, node in enumerate(graph.node):
         if i in wide or set(node.output) & (outer | roles.constants):

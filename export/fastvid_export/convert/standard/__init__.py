@@ -13,13 +13,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from fastvid_export.convert import roles
-from fastvid_export.convert.standard import attention, frames
+from fastvid_export.convert.standard import attention, frames, search
 from fastvid_export.convert.standard.builder import Builder
 from fastvid_export.errors import ExportError
 
 WRITERS: dict[str, Callable[..., list[str]]] = {
     "Attention": attention.attention,
     "Downscale": frames.downscale,
+    "InverseSearch": search.inverse_search,
     "LumaToRgb": frames.luma_to_rgb,
     "PlanarToRgb": frames.planar_to_rgb,
     "QkNormRope": attention.qk_norm_rope,
@@ -56,7 +57,7 @@ def to_standard(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.domain != roles.NAMESPACE:
             nodes.append(node)
             continue
-        builder = Builder(f"portable.{i}.{node.op_type}", opset)
+        builder = Builder(f"{node.op_type}.{i}", opset)
         _write(builder, node, types)
         nodes += builder.nodes
         made.graph.initializer.extend(builder.weights)

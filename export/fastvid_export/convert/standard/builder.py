@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,18 +24,19 @@ class Builder:
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
+        self._numbers = itertools.count()
         self._constants: dict[tuple[bytes, str, tuple[int, ...]], str] = {}
 
     def op(self, kind: str, *inputs: str, count: int = 1, **attributes: Any) -> Any:
         """The output of a new node, or a list of `count` of them."""
-        names = [f"{self._prefix}.{len(self.nodes)}.{kind}.{i}" for i in range(count)]
-        self.nodes.append(helper.make_node(kind, list(inputs), names, name=names[0], **attributes))
+        names = [f"{self._prefix}.{next(self._numbers)}.{kind}" for _ in range(count)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
         return names[0] if count == 1 else names
 
     def name_result(self, value: str, name: str) -> None:
         """Gives a value the name that the graph knows it by."""
         if not any(value in node.output for node in self.nodes):
-            self.nodes.append(helper.make_node("Identity", [value], [name], name=f"{name}.is"))
+            self.nodes.append(helper.make_node("Identity", [value], [name]))
             return
         for node in self.nodes:
             for names in (node.input, node.output):
@@ -55,6 +57,54 @@ class Builder:
     def ints(self, *values: int) -> str:
         """A constant int64 vector."""
         return self.const(values, np.int64)
+
+    def loop(
+        self,
+        trips: str,
+        state: Sequence[str],
+        body: Callable[..., Sequence[str]],
+        *,
+        booleans: int = 0,
+    ) -> list[str]:
+        """Runs a body a number of times.
+
+        Args:
+            trips: int64 scalar.
+            state: Values before the first turn; their sizes may change.
+            body: Called with a builder, the number of the turn (int64 scalar) and the state; gives
+                the new state. It may name what is outside. Its constants are the builder's.
+            booleans: How many of the state, from the last, are boolean; the others are float32.
+
+        Returns:
+            The state after the last turn.
+        """
+        inner = Builder(self._prefix, self.opset)
+        inner.weights, inner._constants = self.weights, self._constants
+        inner._numbers = self._numbers
+        turn, go, *ports = (
+            f"{self._prefix}.{next(self._numbers)}.{what}"
+            for what in ("turn", "go", *("state" for _ in state))
+        )
+        results = body(inner, turn, *ports)
+        # A body must not give out what it took in.
+        outputs = [inner.op("Identity", name) for name in (go, *results)]
+        kinds = [TensorProto.FLOAT] * (len(state) - booleans) + [TensorProto.BOOL] * booleans
+        info = helper.make_tensor_value_info
+        graph = helper.make_graph(
+            inner.nodes,
+            f"{turn}s",
+            [
+                info(turn, TensorProto.INT64, []),
+                info(go, TensorProto.BOOL, []),
+                *(info(name, kind, None) for name, kind in zip(ports, kinds, strict=True)),
+            ],
+            [
+                info(outputs[0], TensorProto.BOOL, []),
+                *(info(name, kind, None) for name, kind in zip(outputs[1:], kinds, strict=True)),
+            ],
+        )
+        found = self.op("Loop", trips, "", *state, count=len(state), body=graph)
+        return [found] if isinstance(found, str) else list(found)
 
     # Shorthands
 
