@@ -126,6 +126,10 @@ class Management:
         list_[0].pid, list_[0].memory = self.pid, 300 << 20
         return 0
 
+    def nvmlSystemGetDriverVersion(self, text: Any, size: int) -> int:
+        text.value = b"580.95.05"
+        return 0
+
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any, value: Any) -> int:
         value._obj.value = 2500
         return 0
@@ -140,7 +144,7 @@ def test_nvml_tells_memory_of_the_process_or_else_of_the_device() -> None:
     assert hidden.memory() == (700 << 20, "device")
     assert own.joules() == 2.5
     # This library has neither clocks nor limits, as older ones.
-    assert own.state() == {}
+    assert own.state() == {"driver_version": "580.95.05"}
     assert EnergyMeter(own, Path("/nowhere")).sources() == ["gpu"]
 
 

@@ -18,7 +18,7 @@ import tiny_models
 from onnx import TensorProto, helper
 
 from fastvid import bench
-from fastvid.bench import Results
+from fastvid.bench import Results, _plan
 from fastvid.bench import _runner as runner
 from fastvid.bench._child import Child, RowError
 from fastvid.bundle import write_bundle
@@ -26,7 +26,7 @@ from fastvid.devices import cuda_driver
 from fastvid.errors import InputError, MediaError
 from fastvid.video import Video
 
-QUICK: dict[str, Any] = {"seconds": 0.05, "min_samples": 4, "cold_runs": 2}
+QUICK: dict[str, Any] = {"seconds": 0.05, "min_samples": 4, "cold_runs": 1}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def measured(models: Path) -> Results:
         [models / "up", models / "bad", models / "off", models / "ip"],
         formats="onnx-cpu",
         sizes=["64x48"],
-        **QUICK,
+        **QUICK | {"cold_runs": 2},
     )
 
 
@@ -63,7 +63,7 @@ def test_figures_agree_with_each_other(measured: Results) -> None:
     assert len(samples) == row.frame["samples"] >= QUICK["min_samples"]
     assert row.frame["p50_ms"] == pytest.approx(np.median(samples), abs=1e-4)
     start = row.start
-    assert len(start["cold_samples_ms"]) == QUICK["cold_runs"]
+    assert len(start["cold_samples_ms"]) == 2
     parts = ("python_ms", "import_ms", "load_ms", "first_call_ms")
     # Medians of two are means, so that the parts of the sum can be compared with it.
     assert sum(start[p] for p in parts) == pytest.approx(start["cold_first_frame_ms"], rel=0.05)
@@ -138,6 +138,50 @@ def test_devices_that_are_not_here_are_rows_with_a_reason(models: Path) -> None:
     results = bench.run(models / "up", formats="onnx-cuda,engine", sizes=["64x48"], **QUICK)
     assert [row.status for row in results.rows] == ["unavailable"] * 2
     assert {row.reason for row in results.rows} == {cuda_driver().problem}
+
+
+def test_a_device_that_only_the_driver_has_is_a_row_with_a_reason_too(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cuda_driver().devices:
+        pytest.skip("there is a CUDA device")
+    monkeypatch.setattr(_plan, "device_problem", lambda device: "")
+    results = bench.run(models / "up", formats="onnx-cuda,engine", sizes=["64x48"], **QUICK)
+    assert [row.status for row in results.rows] == ["unavailable"] * 2
+    assert all("libcuda.so.1" in row.reason for row in results.rows)
+    assert {row.error["type"] for row in results.rows} == {"NoDeviceError"}
+
+
+def test_engines_are_built_before_and_measured_apart(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    ask = Child.ask
+
+    def answer(self: Child, do: str, **arguments: Any) -> dict[str, Any]:
+        asked.append(do)
+        if do == "build":
+            return {"build_s": 12.5, "was_cached": len(asked) > 1, "bytes": 3_000_000}
+        return ask(self, do, **arguments)
+
+    monkeypatch.setattr(Child, "ask", answer)
+    # The engine's own row, which runs in onnxruntime here once it is built.
+    own = _plan.Format("engine", "tensorrt", False, "")
+    monkeypatch.setitem(_plan.FORMATS, "engine", own)
+    spec = runner.Runner._child_spec
+
+    def on_the_cpu(self: runner.Runner, *arguments: Any) -> dict[str, Any]:
+        values = spec(self, *arguments)
+        values["device"]["backend"] = "onnxruntime"
+        return values
+
+    monkeypatch.setattr(runner.Runner, "_child_spec", on_the_cpu)
+    (row,) = bench.run(models / "up", formats="engine", sizes=["64x48"], **QUICK).rows
+    assert (row.status, row.build_s, row.artefact_mb) == ("ok", 12.5, 3.0)
+    assert asked[:2] == ["build", "open"]
+    (row,) = bench.run(models / "up", formats="engine", sizes=["64x48"], **QUICK).rows
+    assert row.build_s == 0
+    assert "engines were there already" in row.notes[0]
 
 
 def test_generation_has_its_own_stages(models: Path) -> None:
@@ -229,9 +273,8 @@ def test_a_row_that_never_answers_fails_and_its_process_ends(
         started.append(self._process)
 
     monkeypatch.setattr(Child, "__init__", noted)
-    options = QUICK | {"cold_runs": 1}
     folder = endless(tmp_path / "endless")
-    results = bench.run([folder, models / "up"], formats="onnx-cpu", sizes=["64x48"], **options)
+    results = bench.run([folder, models / "up"], formats="onnx-cpu", sizes=["64x48"], **QUICK)
     stuck, fine = results.rows
     assert (stuck.status, stuck.reason) == ("failed", "no answer to 'open' within 5 s")
     assert fine.status == "ok"
@@ -304,6 +347,25 @@ def test_a_row_that_ran_out_of_memory_beside_others_is_tried_again_alone(
     )
     assert [row.status for row in results.rows] == ["ok", "ok"]
     assert "measured again alone" in results.rows[1].notes[0]
+
+
+def test_watched_runs_wait_for_their_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastvid.backends import _cuda_runtime
+    from fastvid.bench._hooks import Watch, WatchedSession
+
+    class Queued:
+        stream = 7
+
+        def run(self, inputs: Any, keep: Any = ()) -> dict[str, Any]:
+            return {"inputs": inputs, "keep": keep}
+
+    calls: list[Any] = []
+    monkeypatch.setattr(_cuda_runtime, "call", lambda *arguments: calls.append(arguments))
+    watch = Watch()
+    session = WatchedSession("graph", Queued(), watch)
+    assert session.run(3, keep=("a",)) == {"inputs": 3, "keep": ("a",)}
+    assert calls == [("cudaStreamSynchronize", 7)]
+    assert [graph for graph, _, _ in watch.take()] == ["graph"]
 
 
 def test_hooks_are_gone_after_use_and_change_no_result(models: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastvid import _model
+from fastvid.backends import _cuda_runtime
 from fastvid.bench._sampling import burst
 
 if TYPE_CHECKING:
@@ -67,11 +68,15 @@ class WatchedSession:
     def __init__(self, name: str, session: Any, watch: Watch) -> None:
         self._name, self._session, self._watch = name, session, watch
         self._run = session.run
+        # Outputs that stay on a device are there before the work that makes them is done.
+        self._is_queued = getattr(session, "stream", None) is not None
 
     def run(self, *arguments: Any, **options: Any) -> Any:
-        """As the session's own."""
+        """As the session's own, but for waiting until a device has done it."""
         start = time.perf_counter()
         outputs = self._run(*arguments, **options)
+        if self._is_queued:
+            _cuda_runtime.call("cudaStreamSynchronize", self._session.stream)
         self._watch.runs.append((self._name, start, time.perf_counter()))
         return outputs
 

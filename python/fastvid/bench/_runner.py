@@ -27,6 +27,7 @@ Note = Callable[[str], None]
 _BURSTS = 6
 """Bursts that the least time of a row is cut into."""
 _LONG_CLIP_MS = 3000
+_BUILD_SECONDS = 3600.0
 _ROOM = 1.5
 """Times the memory of the largest process that must be free for another to start beside it."""
 
@@ -231,6 +232,8 @@ class Runner:
         """Measures as many rows as there is memory for; returns those that are left."""
         for work in works:
             self._prepare(work)
+            if work.spec.backend == "tensorrt":
+                self._try(work, self._build, "building engines")
         self._cold(works)
         alive: list[Work] = []
         later: list[Work] = []
@@ -277,6 +280,7 @@ class Runner:
             "scale": spec.bundle.scale,
             "device": device | {"threads": self._settings.threads},
             "cuda": None if spec.device == "cpu" else int(spec.device.partition(":")[2]),
+            "size": f"{spec.size[0]}x{spec.size[1]}",
             "outputs": str(outputs),
             "generation": spec.generation,
         }
@@ -289,6 +293,13 @@ class Runner:
         if work.spec.task != "generator" and not self._inputs.are_made(work.spec.size):
             self._note(f"making frames of {work.spec.size[0]}x{work.spec.size[1]}")
             self._inputs.frames(work.spec.size)
+
+    def _build(self, work: Work) -> None:
+        """Builds engines in a process of its own, so that no start holds any of it."""
+        timeout = max(self._settings.timeout, _BUILD_SECONDS)
+        work.child = Child(self._child_spec(work.spec, work.outputs), timeout)
+        work.built(work.child.ask("build"))
+        work.release()
 
     def _cold(self, works: list[Work]) -> None:
         """First frames in processes of their own, in turns; the last one comes with `_start`."""

@@ -40,6 +40,7 @@ class Work:
         self._warm: dict[str, Any] = {}
         self._split: dict[str, Any] = {}
         self._file: dict[str, Any] = {}
+        self._built: dict[str, Any] = {}
 
     @property
     def spec_label(self) -> str:
@@ -87,6 +88,12 @@ class Work:
     def opened(self, answer: dict[str, Any]) -> None:
         """Takes the answer to `open`, like the next ones that of their command."""
         self._opens.append(answer)
+
+    def built(self, answer: dict[str, Any]) -> None:
+        """Takes what building the engines took."""
+        self._built = answer
+        if answer["was_cached"]:
+            self.notes.append("the engines were there already, so building is not measured")
 
     def warmed(self, answer: dict[str, Any]) -> None:
         """Takes how long it took to become steady."""
@@ -169,11 +176,22 @@ class Work:
             memory={k: round(v, 1) if isinstance(v, float) else v for k, v in self.memory.items()},
             quality=self.quality,
             energy=self._energy(),
-            artefact_mb=round(sum(f.size for f in spec.bundle.files.values()) / 1e6, 3),
+            artefact_mb=round(self._bytes() / 1e6, 3),
+            build_s=self._build_seconds(),
             samples_ms=tuple(tuple(burst["samples_ms"]) for burst in self._bursts),
             notes=tuple(self.notes),
             report=report,
         )
+
+    def _bytes(self) -> int:
+        """Of the engines, or of the bundle where it is loaded itself."""
+        files = self.spec.bundle.files.values()
+        return int(self._built.get("bytes", sum(file.size for file in files)))
+
+    def _build_seconds(self) -> float | None:
+        if not self._built:
+            return None
+        return 0.0 if self._built["was_cached"] else round(self._built["build_s"], 3)
 
     def _start(self) -> dict[str, Any]:
         if not self._opens:

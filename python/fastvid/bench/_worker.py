@@ -71,6 +71,22 @@ class Measurement:
         memory = self._nvml.memory() if self._nvml else None
         self._vram_before = memory[0] if memory and memory[1] == "device" else 0
 
+    def build(self) -> Answer:
+        """Builds the engines of the row's size, or finds them."""
+        from fastvid.backends import tensorrt
+        from fastvid.bundle import Bundle
+
+        options = tensorrt.EngineOptions(sizes=(self._spec["size"],))
+        bundle, device = Bundle.load(self._spec["model"]), self._spec["device"]["device"]
+        there = {engine.path for engine in tensorrt.cached_engines()}
+        start = time.perf_counter()
+        paths = tensorrt.build(bundle, device, options)
+        return {
+            "build_s": time.perf_counter() - start,
+            "was_cached": there.issuperset(paths),
+            "bytes": sum(path.stat().st_size for path in paths),
+        }
+
     def outputs(self) -> Answer:
         """Writes the frames that are compared with the reference."""
         frames = self._work.outputs(_QUALITY_CALLS)

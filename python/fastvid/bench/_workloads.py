@@ -63,6 +63,16 @@ def read_frames(spec: Spec) -> Pictures:
     return np.fromfile(spec["frames"]["path"], np.uint8, math.prod(shape)).reshape(shape)
 
 
+def device_arguments(spec: Spec) -> dict[str, Any]:
+    """What the constructors of models take; engines are those of the row's size, built before."""
+    arguments = dict(spec["device"])
+    if arguments["backend"] == "tensorrt":
+        from fastvid.backends.tensorrt import EngineOptions
+
+        arguments["backend"] = EngineOptions(sizes=(spec["size"],), build="never")
+    return arguments
+
+
 class _Frames:
     """What interpolation and upscaling share."""
 
@@ -123,7 +133,7 @@ class Interpolation(_Frames):
     def open(self) -> None:
         from fastvid import Interpolator
 
-        self._model = Interpolator(self._spec["model"], **self._spec["device"])
+        self._model = Interpolator(self._spec["model"], **device_arguments(self._spec))
 
     def call(self, number: int) -> Any:
         return self._model.between(self._frame(number), self._frame(number + 1))
@@ -139,7 +149,7 @@ class Upscaling(_Frames):
         from fastvid import Upscaler
 
         spec = self._spec
-        self._model = Upscaler(spec["model"], scale=spec["scale"], **spec["device"])
+        self._model = Upscaler(spec["model"], scale=spec["scale"], **device_arguments(spec))
 
     def call(self, number: int) -> Any:
         return self._model.upscale_frame(self._frame(number))
@@ -162,9 +172,9 @@ class Generation:
     def open(self) -> None:
         from fastvid import Generator
 
-        spec = self._spec["device"]
+        device = device_arguments(self._spec)
         # Weights of a test or of an early training may well draw black: that is not measured here.
-        self._model = Generator(self._spec["model"], check_output=False, **spec)
+        self._model = Generator(self._spec["model"], check_output=False, **device)
 
     def call(self, number: int) -> float:
         # A prompt that is known already would hide the time of the text encoder.

@@ -306,10 +306,14 @@ class Nvml:
         done = self._call("nvmlDeviceGetTotalEnergyConsumption", ctypes.byref(value))
         return value.value / 1e3 if done else None
 
-    def state(self) -> dict[str, float]:
-        """`power_limit_w`, `sm_mhz` and `max_sm_mhz`, as far as the device tells them."""
+    def state(self) -> dict[str, float | str]:
+        """`driver_version`, `power_limit_w`, `sm_mhz` and `max_sm_mhz`, as far as they are told."""
         value = ctypes.c_uint()
-        found: dict[str, float] = {}
+        found: dict[str, float | str] = {}
+        text = ctypes.create_string_buffer(96)
+        with contextlib.suppress(AttributeError):
+            if self._nvml.nvmlSystemGetDriverVersion(text, len(text)) == 0:
+                found["driver_version"] = text.value.decode("ascii", "replace")
         if self._call("nvmlDeviceGetPowerManagementLimit", ctypes.byref(value)):
             found["power_limit_w"] = value.value / 1e3
         for key, name in (
