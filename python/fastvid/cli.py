@@ -306,7 +306,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         ("seconds", float, 3.0, "time of the calls of a row, at least (default 3)"),
         ("min-samples", int, 30, "calls of a row, at least (default 30)"),
         ("max-seconds", float, None, "end of a row with less calls (default 5 times --seconds)"),
-        ("cold-runs", int, 3, "processes that draw one first frame (default 3)"),
+        ("processes", int, 3, "processes of a row, one after the other (default 3)"),
         ("timeout", float, 900.0, "seconds for one step of a row (default 900)"),
         ("threads", int, None, "CPU threads of each network"),
         ("num-inference-steps", int, None, "solver steps of generators"),

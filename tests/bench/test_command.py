@@ -17,7 +17,7 @@ from fastvid.bench import Results
 from fastvid.cli import main
 from fastvid.devices import cuda_driver
 
-QUICK = ("--seconds", "0.05", "--min-samples", "4", "--cold-runs", "1", "--size", "64x48")
+QUICK = ("--seconds", "0.05", "--min-samples", "4", "--processes", "1", "--size", "64x48")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_tables_go_to_the_terminal_and_results_to_files(
     )  # fmt: skip
     assert code == 0, err
     assert "milliseconds per frame" in out
-    assert "[1/1] up onnx-cpu 64x48: loading and warming up" in err
+    assert "[1/1] up onnx-cpu 64x48: process 1 of 1, loading and warming up" in err
     results = Results.load(files[0])
     assert results.rows[0].status == "ok"
     assert results.to_markdown() == files[1].read_text()
@@ -153,7 +153,7 @@ def start(models: Path, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             sys.executable, "-m", "fastvid", "bench", str(models / "up"), str(models / "ip"),
-            "--formats", "onnx-cpu", "--size", "64x48", "--cold-runs", "1", "--seconds", "3600",
+            "--formats", "onnx-cpu", "--size", "64x48", "--processes", "1", "--seconds", "3600",
             "--max-seconds", "3600", *arguments,
         ],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

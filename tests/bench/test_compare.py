@@ -46,6 +46,17 @@ def test_twice_the_time_is_worse_and_half_is_better(make_row: Any, results_of: A
     assert (better["p50"].verdict, better["fps"].verdict) == ("better", "better")
 
 
+@pytest.mark.parametrize("change", [{"others_busy": 0.5}, {"drift": -0.2}])
+def test_changes_of_disturbed_rows_are_doubtful(
+    make_row: Any, results_of: Any, change: dict[str, float]
+) -> None:
+    base, slow = make_row(), scaled(make_row, 2)
+    busy = make_row(frame=slow.frame | change, samples_ms=slow.samples_ms)
+    comparison = compare(results_of(base), results_of(busy))
+    assert by_metric(comparison)["p50"].verdict == "worse?"
+    assert "disturbed by other programs" in comparison.to_text()
+
+
 def test_starts_have_the_spread_of_their_samples(make_row: Any, results_of: Any) -> None:
     row = make_row()
     later = make_row(start=row.start | {"cold_samples_ms": [580.0, 600.0, 620.0],

@@ -116,13 +116,13 @@ def test_references_are_the_row_itself_or_its_float32_twin(models: Path) -> None
         ("max_seconds", 1, "max_seconds: argument must be from 3 to 36000, got 1"),
         ("min_samples", 0, "min_samples: argument must be from 1 to 100000, got 0"),
         ("min_samples", 1.5, "min_samples: argument must be an int, got float"),
-        ("cold_runs", 101, "cold_runs: argument must be from 1 to 100"),
+        ("processes", 101, "processes: argument must be from 1 to 100"),
         ("threads", 0, "threads: argument must be from 1 to 1024, got 0"),
         ("timeout", 0.5, "timeout: argument must be from 1"),
     ],
 )
 def test_settings_are_checked(argument: str, value: object, message: str) -> None:
-    from fastvid.bench._runner import Settings
+    from fastvid.bench._settings import Settings
 
     with pytest.raises(InputError) as caught:
         Settings(**{argument: value})  # type: ignore[arg-type]

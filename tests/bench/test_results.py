@@ -55,13 +55,25 @@ def test_other_json_is_refused(
         Results.from_json(json.dumps(data))
 
 
-@pytest.mark.parametrize("change", [{"status": "great"}, {"frame": 3}, {"samples_ms": [["x"]]},
-                                    {"samples_ms": [[-1]]}, {"size": [1]}, {"odd": 1}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "great"}, {"frame": 3}, {"samples_ms": [["x"]]}, {"samples_ms": [[-1]]},
+        {"samples_ms": [[1.0]]}, {"size": [1]}, {"odd": 1},
+    ],
+)  # fmt: skip
 def test_wrong_rows_are_refused(make_row: Any, results_of: Any, change: dict[str, Any]) -> None:
     data = results_of(make_row()).to_dict()
     data["rows"][0] |= change
     with pytest.raises(InputError, match="does not follow"):
         Results.from_json(json.dumps(data))
+
+
+def test_samples_are_told_by_process(make_row: Any) -> None:
+    row = make_row()
+    assert row.samples_by_process == [list(row.samples_ms[:3]), list(row.samples_ms[3:])]
+    assert make_row(frame={}).samples_by_process == [list(row.samples_ms)]
+    assert make_row(frame={}, samples_ms=()).samples_by_process == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, "3", "null"])

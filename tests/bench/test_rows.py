@@ -21,12 +21,13 @@ from fastvid import bench
 from fastvid.bench import Results, _plan
 from fastvid.bench import _runner as runner
 from fastvid.bench._child import Child, RowError
+from fastvid.bench._settings import Settings
 from fastvid.bundle import write_bundle
 from fastvid.devices import cuda_driver
 from fastvid.errors import InputError, MediaError
 from fastvid.video import Video
 
-QUICK: dict[str, Any] = {"seconds": 0.05, "min_samples": 4, "cold_runs": 1}
+QUICK: dict[str, Any] = {"seconds": 0.05, "min_samples": 4, "processes": 1}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def measured(models: Path) -> Results:
         [models / "up", models / "bad", models / "off", models / "ip"],
         formats="onnx-cpu",
         sizes=["64x48"],
-        **QUICK | {"cold_runs": 2},
+        **QUICK | {"processes": 2},
     )
 
 
@@ -62,6 +63,9 @@ def test_figures_agree_with_each_other(measured: Results) -> None:
     samples = [s for burst in row.samples_ms for s in burst]
     assert len(samples) == row.frame["samples"] >= QUICK["min_samples"]
     assert row.frame["p50_ms"] == pytest.approx(np.median(samples), abs=1e-4)
+    assert sorted(set(row.frame["process_of_burst"])) == [0, 1]
+    medians = [np.median(np.concatenate(bursts)) for bursts in row.samples_by_process]
+    assert row.frame["process_p50_ms"] == pytest.approx(medians, abs=1e-4)
     start = row.start
     assert len(start["cold_samples_ms"]) == 2
     parts = ("python_ms", "import_ms", "load_ms", "first_call_ms")
@@ -111,7 +115,7 @@ def test_rows_take_turns(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Child, "ask", noted)
     pair = [models / "up", models / "off"]
-    few = QUICK | {"seconds": 0.3, "min_samples": 1, "max_seconds": 0.3, "cold_runs": 1}
+    few = QUICK | {"seconds": 0.3, "min_samples": 1, "max_seconds": 0.3, "processes": 1}
     bench.run(pair, formats="onnx-cpu", sizes=["64x48"], **few)
     first = asked[0]
     assert [row == first for row in asked[:4]] == [True, False, True, False]
@@ -283,7 +287,7 @@ def test_a_row_that_never_answers_fails_and_its_process_ends(
 
 def child(models: Path, tmp_path: Path) -> Child:
     with runner.Runner(
-        [models / "up"], None, "onnx-cpu", ["64x48"], None, runner.Settings(), runner.Clip()
+        [models / "up"], None, "onnx-cpu", ["64x48"], None, Settings(), runner.Clip()
     ) as made:
         spec = made._child_spec(made._works[0].spec, tmp_path / "outputs.raw")
         frames = np.zeros(spec["frames"]["shape"], np.uint8)

@@ -74,31 +74,47 @@ def test_warm_up_gives_up_at_its_limit() -> None:
     assert calls < 30
 
 
-def bursts(rng: np.random.Generator, level: float) -> list[list[float]]:
-    """Ten bursts; all calls of one share what the machine did then."""
-    return [(level * rng.normal(1, 0.05) + rng.normal(0, 0.1, 20)).tolist() for _ in range(10)]
+def run(rng: np.random.Generator, level: float, processes: int = 6) -> list[list[list[float]]]:
+    """Processes of four bursts: each has its own speed, and all calls of a burst one of theirs."""
+    return [
+        [(own * rng.normal(1, 0.02) + rng.normal(0, 0.1, 15)).tolist() for _ in range(4)]
+        for own in level * rng.normal(1, 0.05, processes)
+    ]
 
 
 def test_the_band_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(3)
     hits = 0
-    for _ in range(100):
-        low, high = sampling.ratio_band(bursts(rng, 10), bursts(rng, 12), 50)
+    for _ in range(25):
+        low, high = sampling.ratio_band(run(rng, 10), run(rng, 12), 50)
         hits += low <= 1.2 <= high
-    # A band of ten bursts is a little too narrow; one of single samples would hold 40 in 100.
-    assert hits >= 80
+    # A band of six processes is a little too narrow; one of single samples would hold a fifth.
+    assert hits >= 20
 
 
-def test_the_band_of_equal_runs_holds_one_and_of_different_ones_does_not() -> None:
+def test_the_band_of_single_samples_is_too_narrow_which_is_why_processes_are_drawn() -> None:
+    rng = np.random.default_rng(3)
+    hits = 0
+    for _ in range(25):
+        pair = [[[np.concatenate([b for p in run(rng, v) for b in p]).tolist()]] for v in (10, 12)]
+        low, high = sampling.ratio_band(*pair, 50)
+        hits += low <= 1.2 <= high
+    assert hits <= 12
+
+
+@pytest.mark.parametrize("percentile", [50, 90, None])
+def test_the_band_of_equal_runs_holds_one_and_of_different_ones_does_not(
+    percentile: float | None,
+) -> None:
     rng = np.random.default_rng(4)
-    low, high = sampling.ratio_band(bursts(rng, 10), bursts(rng, 10), 50)
+    low, high = sampling.ratio_band(run(rng, 10), run(rng, 10), percentile)
     assert low < 1 < high
-    low, high = sampling.ratio_band(bursts(rng, 10), bursts(rng, 20), 50)
+    low, high = sampling.ratio_band(run(rng, 10), run(rng, 20), percentile)
     assert 1.5 < low < high < 2.5
 
 
-def test_few_bursts_are_drawn_sample_by_sample() -> None:
-    low, high = sampling.ratio_band([[10.0, 11.0, 12.0]], [[10.0, 11.0, 12.0]], 50)
+def test_one_burst_is_drawn_sample_by_sample() -> None:
+    low, high = sampling.ratio_band([[[10.0, 11.0, 12.0]]], [[[10.0, 11.0, 12.0]]], 50)
     assert low < 1 < high
 
 

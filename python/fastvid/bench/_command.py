@@ -13,7 +13,8 @@ from fastvid.bench import _assertions
 from fastvid.bench._assertions import Failure
 from fastvid.bench._compare import Comparison, compare
 from fastvid.bench._plan import Clip
-from fastvid.bench._runner import Runner, Settings
+from fastvid.bench._runner import Runner
+from fastvid.bench._settings import Settings
 from fastvid.bench.results import Results
 from fastvid.errors import FastvidError, InputError, NoDeviceError
 from fastvid.video.target import Target, output_errors
@@ -51,7 +52,7 @@ def _runner(options: argparse.Namespace) -> Runner:
         seconds=options.seconds,
         min_samples=options.min_samples,
         max_seconds=5 * options.seconds if options.max_seconds is None else options.max_seconds,
-        cold_runs=options.cold_runs,
+        processes=options.processes,
         threads=options.threads,
         interleave=not options.sequential,
         timeout=options.timeout,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from fastvid.bench import _sampling
 from fastvid.bench._metrics import METRICS, Metric
 from fastvid.bench._tables import figure
+from fastvid.bench._work import QUIET
 from fastvid.bench.results import Results, Row
 from fastvid.errors import InputTypeError
 
@@ -48,7 +50,8 @@ class Change:
     """Bounds of the ratio by the spread of the samples; None where there is one sample only."""
     high: float | None
     verdict: str
-    """`better`, `worse`, `within noise`, or empty where the noise is not known."""
+    """`better`, `worse`, `within noise`, or empty where the noise is not known. A `?` behind it:
+    other programs or a drift disturbed one of the rows, which no band covers."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,11 @@ class Comparison:
             yield "the runs differ, so ratios are not of the rows alone:"
             yield from self.differences
         yield from self.unmatched
+        if any(change.verdict.endswith("?") for change in self.changes):
+            yield (
+                "? one of the rows was disturbed by other programs or drifted, so that the ratio "
+                "may lie beyond its band: measure both again, in turns, on a quiet machine"
+            )
         if any(change.low is None for change in self.changes):
             yield "ratios without a band are of single measurements"
 
@@ -144,28 +152,26 @@ def compare(before: Results, after: Results) -> Comparison:
 
 
 def _changes(first: Row, second: Row) -> Iterator[Change]:
+    disturbed = _is_disturbed(first) or _is_disturbed(second)
     for name in _SHOWN:
         metric = METRICS[name]
         before, after = metric.of(first), metric.of(second)
-        if before is None or after is None or not before or before == after == float("inf"):
-            continue
-        if float("inf") in (before, after):
+        if not before or after is None or not (math.isfinite(before) and math.isfinite(after)):
             continue
         band = _band(metric, first, second)
         low, high = band or (None, None)
-        yield Change(
-            first.label, name, before, after, round(after / before, 4), low, high,
-            _verdict(metric, band),
-        )  # fmt: skip
+        verdict = _verdict(metric, band, disturbed=disturbed)
+        ratio = round(after / before, 4)
+        yield Change(first.label, name, before, after, ratio, low, high, verdict)
 
 
 def _band(metric: Metric, first: Row, second: Row) -> tuple[float, float] | None:
-    if metric.name in _PERCENTILES and first.samples_ms and second.samples_ms:
-        percentile = _PERCENTILES[metric.name]
-        return _sampling.ratio_band(first.samples_ms, second.samples_ms, percentile)
-    if metric.name == "fps" and first.samples_ms and second.samples_ms:
-        low, high = _sampling.ratio_band(first.samples_ms, second.samples_ms, 50.0)
-        return round(1 / high, 4), round(1 / low, 4)
+    sampled = bool(first.samples_ms and second.samples_ms)
+    if sampled and metric.name in (*_PERCENTILES, "fps"):
+        low, high = _sampling.ratio_band(
+            first.samples_by_process, second.samples_by_process, _PERCENTILES.get(metric.name)
+        )
+        return (low, high) if metric.name != "fps" else (round(1 / high, 4), round(1 / low, 4))
     if metric.name in _STARTS:
         samples = [row.start.get(_STARTS[metric.name], ()) for row in (first, second)]
         if all(len(s) > 1 and min(s) > 0 for s in samples):
@@ -174,13 +180,20 @@ def _band(metric: Metric, first: Row, second: Row) -> tuple[float, float] | None
     return None
 
 
-def _verdict(metric: Metric, band: tuple[float, float] | None) -> str:
+def _verdict(metric: Metric, band: tuple[float, float] | None, *, disturbed: bool) -> str:
     if band is None:
         return ""
     low, high = band
     if low <= 1 <= high:
         return "within noise"
-    return "better" if (low > 1) == metric.higher_is_better else "worse"
+    word = "better" if (low > 1) == metric.higher_is_better else "worse"
+    return f"{word}?" if disturbed else word
+
+
+def _is_disturbed(row: Row) -> bool:
+    """Whether other programs or a drift may have moved the figures of a row as a whole."""
+    busy = row.frame.get("others_busy")
+    return (busy is not None and busy > QUIET) or _sampling.drifts(row.frame.get("drift"))
 
 
 def _differences(before: Results, after: Results) -> Iterator[str]:

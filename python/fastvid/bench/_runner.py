@@ -6,7 +6,6 @@ import datetime
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,57 +15,19 @@ from fastvid.bench._environment import command, environment, warnings_of
 from fastvid.bench._hooks import hook_overhead
 from fastvid.bench._inputs import CLIP_FRAMES, Inputs
 from fastvid.bench._plan import Clip, Spec
+from fastvid.bench._settings import Settings
 from fastvid.bench._work import Work
 from fastvid.bench.results import Results
 from fastvid.bundle import Bundle
-from fastvid.devices import thread_count
-from fastvid.errors import InputError, InputTypeError
 
 Note = Callable[[str], None]
 
-_BURSTS = 6
-"""Bursts that the least time of a row is cut into."""
+_BURSTS = 4
+"""Bursts that the share of a process is cut into."""
 _LONG_CLIP_MS = 3000
 _BUILD_SECONDS = 3600.0
 _ROOM = 1.5
 """Times the memory of the largest process that must be free for another to start beside it."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How long and how often."""
-
-    seconds: float = 3.0
-    """Time of the calls of a row, at least."""
-    min_samples: int = 30
-    """Calls of a row, at least, unless they take `max_seconds`."""
-    max_seconds: float = 15.0
-    cold_runs: int = 3
-    """Processes that each draw one first frame."""
-    threads: int | None = None
-    interleave: bool = True
-    timeout: float = 900.0
-    """Seconds that one step of a row may take."""
-
-    def __post_init__(self) -> None:
-        thread_count(self.threads)
-        _require_number("seconds", self.seconds, 0.01, 3600)
-        _require_number("max_seconds", self.max_seconds, self.seconds, 36000)
-        _require_number("timeout", self.timeout, 1, 86400)
-        for name, value, most in (
-            ("min_samples", self.min_samples, 100_000),
-            ("cold_runs", self.cold_runs, 100),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise InputTypeError(f"{name}: argument must be an int, got {type(value).__name__}")
-            _require_number(name, value, 1, most)
-
-
-def _require_number(name: str, value: object, least: float, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputTypeError(f"{name}: argument must be a number, got {type(value).__name__}")
-    if not least <= value <= most:
-        raise InputError(f"{name}: argument must be from {least:g} to {most:g}, got {value:g}")
 
 
 def run(
@@ -79,7 +40,7 @@ def run(
     seconds: float = 3.0,
     min_samples: int = 30,
     max_seconds: float | None = None,
-    cold_runs: int = 3,
+    processes: int = 3,
     threads: int | None = None,
     interleave: bool = True,
     timeout: float = 900.0,
@@ -100,7 +61,8 @@ def run(
         seconds: Time of the calls of each row at least, 0.01 to 3600.
         min_samples: Calls of each row at least.
         max_seconds: Where a row ends that has not had `min_samples` calls; None is 5 `seconds`.
-        cold_runs: Processes whose first frames make the cold start of a row.
+        processes: Processes of a row, one after the other: each draws a cold first frame and takes
+            its share of the calls.
         threads: CPU threads of each network; None takes what the machine has.
         interleave: Whether rows that compute the same take turns; else one after the other.
         timeout: Seconds that one step of a row may take.
@@ -119,7 +81,7 @@ def run(
     """
     named = [models] if isinstance(models, str | os.PathLike) else models
     most = 5 * seconds if max_seconds is None else max_seconds
-    settings = Settings(seconds, min_samples, most, cold_runs, threads, interleave, timeout)
+    settings = Settings(seconds, min_samples, most, processes, threads, interleave, timeout)
     clip = Clip(prompt, num_inference_steps, num_frames)
     with Runner(named, input, formats, sizes, reference, settings, clip, progress) as runner:
         runner.measure()
@@ -184,7 +146,7 @@ class Runner:
             "seconds": settings.seconds,
             "min_samples": settings.min_samples,
             "max_seconds": settings.max_seconds,
-            "cold_runs": settings.cold_runs,
+            "processes": settings.processes,
             "threads": settings.threads,
             "interleaved": settings.interleave,
             "garbage_collection": "off in timed calls",
@@ -234,25 +196,38 @@ class Runner:
             self._prepare(work)
             if work.spec.backend == "tensorrt":
                 self._try(work, self._build, "building engines")
-        self._cold(works)
+        later: list[Work] = []
+        for number in range(self._settings.processes):
+            later += self._round(works, number)
+            works = [work for work in works if work not in later]
+        for work in works:
+            self._end(work)
+        return later
+
+    def _round(self, works: list[Work], number: int) -> list[Work]:
+        """A process of each row: its start, its share of the calls, its end.
+
+        Returns:
+            Rows for which there was no memory, in the first round.
+        """
+        count = self._settings.processes
         alive: list[Work] = []
         later: list[Work] = []
-        for number, work in enumerate(works):
-            if alive and not _has_room(alive):
-                later += works[number:]
+        for index, work in enumerate(works):
+            if number == 0 and alive and not _has_room(alive):
+                later += works[index:]
                 break
-            if self._try(work, self._start, "loading and warming up"):
+            said = f"process {number + 1} of {count}, loading and warming up"
+            if self._try(work, self._start, said):
                 alive.append(work)
-            elif alive and work.error.get("type") == "OutOfMemoryError" and not work.retried:
+            elif number == 0 and alive and work.is_to_be_retried:
                 work.retry()
                 later.append(work)
         self._bursts(alive)
         for work in alive:
-            if not work.done:
+            if number == count - 1:
                 self._try(work, self._finish, "stages, and from file to file")
-        for work in works:
-            if work not in later:
-                self._end(work)
+            work.release()
         return later
 
     def _try(self, work: Work, step: Callable[[Work], None], what: str = "") -> bool:
@@ -301,43 +276,36 @@ class Runner:
         work.built(work.child.ask("build"))
         work.release()
 
-    def _cold(self, works: list[Work]) -> None:
-        """First frames in processes of their own, in turns; the last one comes with `_start`."""
-        for _ in range(self._settings.cold_runs - 1):
-            for work in works:
-                self._try(work, self._cold_start, "cold start")
-
-    def _cold_start(self, work: Work) -> None:
-        work.child = self._spawn(work.spec, work.outputs)
-        work.opened(work.child.ask("open"))
-        work.release()
-
     def _start(self, work: Work) -> None:
         work.child = child = self._spawn(work.spec, work.outputs)
         work.opened(child.ask("open"))
-        work.shape = child.ask("outputs")["shape"]
-        seconds = self._settings.seconds
-        work.warmed(child.ask("warm", least=seconds / _BURSTS, most=2 * seconds))
-        work.memory = child.ask("memory")
+        if work.shape is None:
+            work.shape = child.ask("outputs")["shape"]
+        share = self._settings.seconds / self._settings.processes
+        work.warmed(child.ask("warm", least=share / 2, most=2 * share))
+        work.holds(child.ask("memory"))
 
     def _bursts(self, works: list[Work]) -> None:
-        """Bursts of all rows in turns, until each has its time and its number of samples."""
+        """Bursts of all rows in turns, until each process has had its share."""
         settings = self._settings
-        seconds = settings.seconds / _BURSTS
+        parts = settings.processes
+        seconds = settings.seconds / parts / _BURSTS
         waiting = list(works)
-        if waiting:
-            self._note(f"measuring {', '.join(work.spec_label for work in waiting)}")
         while waiting:
             for work in waiting:
-                if self._try(work, lambda w: w.add(w.ask("burst", seconds=seconds, most=10_000))):
-                    work.memory = work.ask_or_fail("memory") or work.memory
+                self._try(work, lambda w: w.add(w.ask("burst", seconds=seconds, most=10_000)))
             waiting = [
                 work
                 for work in waiting
                 if not work.done
-                and work.seconds < settings.max_seconds
-                and (work.seconds < settings.seconds or work.samples < settings.min_samples)
+                and work.seconds < settings.max_seconds / parts
+                and (
+                    work.seconds < settings.seconds / parts
+                    or work.samples * parts < settings.min_samples
+                )
             ]
+        for work in works:
+            self._try(work, lambda w: w.holds(w.ask("memory")))
 
     def _finish(self, work: Work) -> None:
         child = work.child
@@ -354,8 +322,6 @@ class Runner:
         child.ask("close")
 
     def _end(self, work: Work) -> None:
-        if work.child is not None:
-            work.release()
         if work.done:
             return
         work.quality = self._compare(work)

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 Bursts = Sequence[Sequence[float]]
+FloatArray = NDArray[np.float64]
 
 WARM_UP_CALLS = 200
 _WINDOW = 5
@@ -42,7 +44,7 @@ def warm_up(call: Callable[[int], object], *, least: float, most: float) -> tupl
     Args:
         call: What is measured later; it is given the number of the call.
         least: Seconds to spend at least.
-        most: Seconds to spend at most, if 2 calls take less.
+        most: Seconds to spend at most, but for one call.
 
     Returns:
         Calls made, and whether they became steady.
@@ -57,7 +59,7 @@ def warm_up(call: Callable[[int], object], *, least: float, most: float) -> tupl
         steady = _is_steady(samples)
         if steady and now - begun >= least:
             return len(samples), True
-        if now - begun >= most and len(samples) >= 2:
+        if now - begun >= most:
             return len(samples), steady
     return len(samples), _is_steady(samples)
 
@@ -142,34 +144,48 @@ def drifts(value: float | None) -> bool:
     return value is not None and abs(value) > _DRIFT
 
 
-def ratio_band(before: Bursts, after: Bursts, percentile: float) -> tuple[float, float]:
-    """Where the ratio of a percentile lies in 95 of 100 repetitions, by bootstrap.
+def ratio_band(
+    before: Sequence[Bursts], after: Sequence[Bursts], percentile: float | None
+) -> tuple[float, float]:
+    """Where the ratio of a percentile, or of the mean, lies in 95 of 100 repetitions, by bootstrap.
 
-    Whole bursts are drawn again, because calls of one burst share what the machine did then
-    (block bootstrap, Kuensch 1989); of less than 3 bursts single samples are drawn.
+    Whole processes are drawn again, and whole bursts of each, because calls share what their
+    process and their second were like (Kalibera and Jones 2013; block bootstrap, Kuensch 1989).
+    Of one burst in all single samples are drawn.
 
     Args:
-        before: Samples by burst.
+        before: Samples in ms by process and burst.
         after: The same of the other run.
-        percentile: 0 to 100.
+        percentile: 0 to 100; None is the mean.
 
     Returns:
         Bounds of after / before.
     """
     rng = np.random.default_rng(0)
-    bounds = []
-    for bursts in (before, after):
-        blocks = [np.asarray(b, np.float64) for b in bursts if len(b)]
-        if len(blocks) < 3:
-            blocks = list(np.concatenate(blocks)[:, None])
-        picks = rng.integers(len(blocks), size=(_RESAMPLES, len(blocks)))
-        bounds.append(
-            np.array(
-                [np.percentile(np.concatenate([blocks[i] for i in p]), percentile) for p in picks]
-            )
-        )
-    low, high = np.percentile(bounds[1] / bounds[0], (2.5, 97.5))
+    draws = [
+        np.array([_statistic(_drawn(rng, run), percentile) for _ in range(_RESAMPLES)])
+        for run in (_split(before), _split(after))
+    ]
+    low, high = np.percentile(draws[1] / draws[0], (2.5, 97.5))
     return round(float(low), 4), round(float(high), 4)
+
+
+def _statistic(samples: FloatArray, percentile: float | None) -> float:
+    return float(samples.mean() if percentile is None else np.percentile(samples, percentile))
+
+
+def _split(processes: Sequence[Bursts]) -> list[list[FloatArray]]:
+    runs = [[np.asarray(b, np.float64) for b in bursts if len(b)] for bursts in processes]
+    runs = [bursts for bursts in runs if bursts]
+    if len(runs) == 1 and len(runs[0]) == 1:
+        return [list(runs[0][0][:, None])]
+    return runs
+
+
+def _drawn(rng: np.random.Generator, runs: list[list[FloatArray]]) -> FloatArray:
+    chosen = [runs[i] for i in rng.integers(len(runs), size=len(runs))]
+    parts = [bursts[i] for bursts in chosen for i in rng.integers(len(bursts), size=len(bursts))]
+    return np.concatenate(parts)
 
 
 def timer_overhead() -> float:

@@ -11,7 +11,7 @@ from fastvid.bench._child import Child, RowError
 from fastvid.bench._plan import Spec
 from fastvid.bench.results import Row
 
-_QUIET = 0.1
+QUIET = 0.1
 """Processors that others may keep busy without a note."""
 
 
@@ -37,7 +37,7 @@ class Work:
         self._reason = spec.problem
         self._opens: list[dict[str, Any]] = []
         self._bursts: list[dict[str, Any]] = []
-        self._warm: dict[str, Any] = {}
+        self._warm: list[dict[str, Any]] = []
         self._split: dict[str, Any] = {}
         self._file: dict[str, Any] = {}
         self._built: dict[str, Any] = {}
@@ -53,15 +53,24 @@ class Work:
         return self._status != "not run"
 
     @property
+    def is_to_be_retried(self) -> bool:
+        """Whether the row lacked memory for the first time."""
+        return self.error.get("type") == "OutOfMemoryError" and not self.retried
+
+    @property
     def samples(self) -> int:
-        """Timed calls."""
-        return sum(len(burst["samples_ms"]) for burst in self._bursts)
+        """Timed calls of the process that runs now."""
+        return sum(len(burst["samples_ms"]) for burst in self._of_process(len(self._opens) - 1))
 
     @property
     def seconds(self) -> float:
-        """Time of the timed calls."""
-        total = sum(sum(burst["samples_ms"]) for burst in self._bursts)
+        """Time of these calls."""
+        bursts = self._of_process(len(self._opens) - 1)
+        total = sum(sum(burst["samples_ms"]) for burst in bursts)
         return total * self._frames_per_call / 1e3
+
+    def _of_process(self, number: int) -> list[dict[str, Any]]:
+        return [burst for burst in self._bursts if burst["process"] == number]
 
     @property
     def median_ms(self) -> float:
@@ -77,14 +86,6 @@ class Work:
         assert self.child is not None
         return self.child.ask(do, **arguments)
 
-    def ask_or_fail(self, do: str) -> dict[str, Any]:
-        """The same, where an error ends the row; empty then."""
-        try:
-            return self.ask(do)
-        except RowError as error:
-            self.fail(error)
-            return {}
-
     def opened(self, answer: dict[str, Any]) -> None:
         """Takes the answer to `open`, like the next ones that of their command."""
         self._opens.append(answer)
@@ -97,11 +98,19 @@ class Work:
 
     def warmed(self, answer: dict[str, Any]) -> None:
         """Takes how long it took to become steady."""
-        self._warm = answer
+        self._warm.append(answer)
+
+    def holds(self, answer: dict[str, Any]) -> None:
+        """Takes memory; the most of all processes counts."""
+        for name, value in answer.items():
+            known = self.memory.get(name)
+            is_less = isinstance(known, float) and isinstance(value, float) and value < known
+            if value is not None and not is_less:
+                self.memory[name] = value
 
     def add(self, answer: dict[str, Any]) -> None:
         """Takes a burst."""
-        self._bursts.append(answer)
+        self._bursts.append({**answer, "process": len(self._opens) - 1})
 
     def split(self, answer: dict[str, Any]) -> None:
         """Takes the warm start and the stages of a call."""
@@ -129,7 +138,7 @@ class Work:
         self.retried = True
         self.notes.append("too little memory beside other rows, measured again alone")
         self._status, self._reason, self.error = "not run", "", {}
-        self._opens, self._bursts = [], []
+        self._opens, self._warm, self._bursts = [], [], []
 
     def interrupt(self) -> None:
         """Ends a row that somebody stopped; it keeps what was measured."""
@@ -144,13 +153,13 @@ class Work:
     def finish(self) -> None:
         """Ends a row that has everything."""
         self._status = "ok"
-        if self._warm and not self._warm["steady"]:
+        if not all(warm["steady"] for warm in self._warm):
             self.notes.append("calls were not steady after the warm-up")
         drift = self._frame()["drift"]
         if _sampling.drifts(drift):
             self.notes.append(f"drift: the second half took {100 * drift:+.0f} %")
         busy = self._others_busy()
-        if busy is not None and busy > _QUIET:
+        if busy is not None and busy > QUIET:
             self.notes.append(f"others kept {busy:.1f} cores busy meanwhile")
 
     def row(self) -> Row:
@@ -212,7 +221,14 @@ class Work:
             return {}
         return {
             **_sampling.summary([burst["samples_ms"] for burst in self._bursts]),
-            **self._warm,
+            "process_of_burst": [burst["process"] for burst in self._bursts],
+            "process_p50_ms": [
+                _rounded(_sampling.summary([b["samples_ms"] for b in bursts])["p50_ms"])
+                for number in range(len(self._opens))
+                if (bursts := self._of_process(number))
+            ],
+            "warmup_calls": sum(warm["warmup_calls"] for warm in self._warm),
+            "steady": all(warm["steady"] for warm in self._warm),
             "others_busy": self._others_busy(),
         }
 

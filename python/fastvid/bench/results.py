@@ -56,7 +56,7 @@ class Row:
     `warm_first_frame_ms` of a second model in the last one."""
     frame: Mapping[str, Any] = field(default_factory=dict)
     """`p50_ms`, `p90_ms`, `p99_ms`, `mean_ms`, `min_ms`, `max_ms`, `fps`, `samples`, `bursts`,
-    `warmup_calls`, `steady`, `drift`, `others_busy`."""
+    `process_of_burst`, `process_p50_ms`, `warmup_calls`, `steady`, `drift`, `others_busy`."""
     stages: Mapping[str, Any] = field(default_factory=dict)
     """Frames: `decode_ms`, `pre_ms`, `infer_ms`, `post_ms`, `encode_ms`, each per frame.
     Generation: `text_ms`, `denoise_ms`, `decode_ms`, `encode_ms`, each per clip."""
@@ -91,6 +91,15 @@ class Row:
     def label(self) -> str:
         """The key as text."""
         return f"{self.model} {self.format} {self.size[0]}x{self.size[1]}"
+
+    @property
+    def samples_by_process(self) -> list[list[tuple[float, ...]]]:
+        """`samples_ms` by process and burst."""
+        processes: dict[int, list[tuple[float, ...]]] = {}
+        numbers = self.frame.get("process_of_burst") or [0] * len(self.samples_ms)
+        for number, burst in zip(numbers, self.samples_ms, strict=True):
+            processes.setdefault(number, []).append(burst)
+        return list(processes.values())
 
     @property
     def measured(self) -> bool:
@@ -236,6 +245,8 @@ def _row(data: Mapping[str, Any]) -> Row:
     for name in ("start", "frame", "stages", "file", "generation", "memory", "quality", "energy"):
         if not isinstance(getattr(row, name), dict):
             raise TypeError(f"{name} must be an object")
+    # Raises where bursts and their processes do not agree.
+    _ = row.samples_by_process
     return row
 
 
