@@ -178,8 +178,11 @@ def test_others_do_not_matter_to_a_process_of_real_time_priority() -> None:
     facts = {
         "others_busy": 2.0, "load_before": 9.0, "cores": 2, "cpu_frequency": None,
         "cpu_quota": None, "power_mode": None, "real_time_priority": True,
+        "real_time_pause_ms": 0.0,
     }  # fmt: skip
     assert _environment.warnings_of(facts) == []
+    (sentence,) = _environment.warnings_of(facts | {"real_time_pause_ms": 50.0})
+    assert "stops processes of real-time priority for 50 ms" in sentence
 
 
 def test_a_command_is_shown_without_the_paths_of_this_machine(

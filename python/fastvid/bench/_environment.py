@@ -65,6 +65,7 @@ def environment() -> dict[str, Any]:
         "load_before": round(os.getloadavg()[0], 1),
         "others_busy": others_busy(),
         "real_time_priority": os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR),
+        "real_time_pause_ms": probes.real_time_pause(),
         "instruction_set": _core.cpu_isa(),
         "default_threads": _core.default_threads(),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
@@ -82,7 +83,11 @@ def warnings_of(facts: dict[str, Any]) -> list[str]:
     found = []
     if facts["real_time_priority"]:
         # Others wait while this works; what they took anyway stands in the rows.
-        pass
+        if pause := facts["real_time_pause_ms"]:
+            found.append(
+                f"the kernel stops processes of real-time priority for {pause:.0f} ms of each busy "
+                "second: slow percentiles hold these stops"
+            )
     elif (busy := facts["others_busy"]) is not None and busy > _QUIET:
         found.append(
             f"other programs keep {busy:.1f} of {facts['cores']} cores busy: times are too long"

@@ -204,7 +204,8 @@ def _method(results: Results) -> Iterator[str]:
     threads = f", {method['threads']} threads" if method["threads"] else ""
     yield (
         f"On {method['input']}, {turns}, at least {method['seconds']:g} s and "
-        f"{method['min_samples']} calls or {method['max_seconds']:g} s each{threads}; timing adds "
+        f"{method['min_samples']} calls or {method['max_seconds']:g} s each, in "
+        f"{method['processes']} processes{threads}; timing adds "
         f"{method['timer_overhead_us']:.2f} us to a call, the split of stages "
         f"{method['hook_overhead_us']:.2f} us to a run."
     )

@@ -31,6 +31,7 @@ __all__ = [
     "memory_total",
     "peak_rss",
     "power_mode",
+    "real_time_pause",
 ]
 
 _CPU0 = Path("/sys/devices/system/cpu/cpu0/cpufreq")
@@ -121,6 +122,16 @@ def power_mode() -> str | None:
             if _text(supply / "status") == "Discharging":
                 return "battery"
     return None
+
+
+def real_time_pause() -> float | None:
+    """Milliseconds of each second that the kernel keeps from processes of real-time priority."""
+    runtime = _text("/proc/sys/kernel/sched_rt_runtime_us")
+    period = _number(Path("/proc/sys/kernel/sched_rt_period_us"))
+    if not period or not re.fullmatch(r"-?[0-9]+", runtime):
+        return None
+    # A runtime of -1 is no limit.
+    return 0.0 if int(runtime) < 0 else max(0.0, 1e3 * (1 - int(runtime) / period))
 
 
 def in_container() -> bool:
