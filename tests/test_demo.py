@@ -210,6 +210,30 @@ def test_demo_measures_both_tasks_and_writes_the_comparison(
     assert (tmp_path / "demo.png").stat().st_size > 1000
 
 
+def test_demo_draws_from_a_text_where_a_generator_is(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("tokenizers")
+    import generators
+
+    longer = generators.GENERATION | {"max_prompt_tokens": 16}
+    generators.bundle(tmp_path / "generator", generation=longer)
+    options = {**models, "generator": tmp_path / "generator", "size": (128, 128), "seconds": 0.1}
+    with pytest.warns(UserWarning, match="does not know"):
+        result = demo.run(tmp_path / "demo.mp4", device="cpu", **options)
+    assert result.chain is not None
+    # Nine frames, four times as many; 24x16, four times the size.
+    assert (result.chain.frames, result.chain.size, result.chain.fps) == (36, (96, 64), 32)
+    assert 0 < result.chain.first_frame_seconds < result.chain.seconds
+    with av.open(str(tmp_path / "demo-from-text.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 36
+    assert "from text: " in result.to_text()
+    (tmp_path / "demo.mp4").unlink()
+    with pytest.raises(OutputError, match="demo-from-text"):
+        demo.run(tmp_path / "demo.mp4", device="cpu", **options)
+    assert not (tmp_path / "demo.mp4").exists()
+
+
 def test_demo_figures_repeat(models: dict[str, Path], tmp_path: Path) -> None:
     results = [
         demo.run(tmp_path / f"{k}.mp4", size=(128, 128), seconds=0.1, device="cpu", **models)

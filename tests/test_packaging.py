@@ -77,3 +77,14 @@ def test_typed_marker_is_installed() -> None:
     from importlib.resources import files
 
     assert (files("fastvid") / "py.typed").is_file()
+
+
+def test_no_model_takes_more_than_its_share_of_the_wheel() -> None:
+    from fastvid.bundle import Bundle, shipped
+
+    sizes = {
+        name: sum(file.size for file in Bundle.load(path).files.values())
+        for name, path in shipped().items()
+    }
+    assert {"interpolator-fast", "upscaler-fast-x2"} <= set(sizes)
+    assert max(sizes.values()) <= 20_000_000, sizes

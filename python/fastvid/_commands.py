@@ -109,6 +109,7 @@ def demo(options: argparse.Namespace) -> int:
         picture=options.picture,
         interpolator=options.interpolate_model,
         upscaler=options.upscale_model,
+        generator=options.generate_model,
         overwrite=options.overwrite,
         log=None if options.quiet or options.json else _note,
         **_device(options),

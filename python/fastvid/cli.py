@@ -124,7 +124,9 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _interpolate_arguments(add("interpolate", "Raise the frame rate of a video."))
     _generate_arguments(add("generate", "Draw a video from a text."))
     _run_arguments(add("run", "Interpolate and upscale in one pass over the file."))
-    _demo_arguments(add("demo", "Draw a scene, reduce it, restore it, and measure."))
+    _demo_arguments(
+        add("demo", "Show all models: restore a drawn scene and measure, draw from a text.")
+    )
     _bench_arguments(add("bench", "Measure models on this machine."))
     models = add("models", "List the models that are installed.")
     models.add_argument("--verify", action="store_true", help="check the sha256 of every file")
@@ -244,6 +246,9 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="length (default 2)")
     parser.add_argument("--size", default="640x360", metavar="WxH", help="default 640x360")
     parser.add_argument("--seed", type=int, default=0, help="chooses the scene (default 0)")
+    parser.add_argument(
+        "--generate-model", default="tiny", metavar="MODEL", help="shipped name or folder (tiny)"
+    )
     _model_arguments(parser)
     _device_arguments(parser)
     _common_arguments(parser)

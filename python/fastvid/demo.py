@@ -2,7 +2,8 @@
 
 The scene is known at every time. Every second frame and half of the pixels along each side are
 thrown away; both models restore them, beside the simplest peers: averaging the neighbouring
-frames, and bicubic enlargement.
+frames, and bicubic enlargement. Where a generator is installed, a second video starts from a text
+and passes through all three models.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from fastvid import _demo_chain
 from fastvid._frames import FrameArray
 from fastvid._resample import resize_bicubic
 from fastvid._sheet import sheet, write_png
@@ -57,6 +59,8 @@ class DemoResult:
     seconds: float
     """Wall time of the whole demo."""
     picture: str | None = None
+    chain: _demo_chain.ChainResult | None = None
+    """The video from a text, where a generator is installed."""
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON values."""
@@ -85,6 +89,8 @@ class DemoResult:
         lines.append(f"side by side: {self.output}   ({self.seconds:.1f} s)")
         if self.picture:
             lines.append(f"picture: {self.picture}")
+        if self.chain:
+            lines.append(self.chain.to_text())
         return "\n".join(lines)
 
 
@@ -109,6 +115,7 @@ def run(
     picture: str | os.PathLike[str] | None = None,
     interpolator: str | os.PathLike[str] = "fast",
     upscaler: str | os.PathLike[str] = "fast",
+    generator: str | os.PathLike[str] = "tiny",
     overwrite: bool = False,
     log: Callable[[str], None] | None = None,
     **device: Any,
@@ -123,6 +130,8 @@ def run(
         picture: Where one side-by-side frame goes as PNG; None writes none.
         interpolator: Model that restores the time between frames.
         upscaler: Model that restores the size; its scale is 2.
+        generator: Model that draws the video from a text, written beside `output`; `"tiny"` that is
+            not installed leaves that part out.
         overwrite: Whether existing files are replaced.
         log: Takes a line on what happens next.
         **device: `device`, `backend`, `precision` and `threads` of both models.
@@ -145,6 +154,9 @@ def run(
         raise InputError(f"seconds: argument must be from 0.1 to 20, got {seconds}")
     if picture is not None:
         _check_picture(picture, overwrite)
+    from_text = _demo_chain.there_is(generator)
+    if from_text:
+        _demo_chain.check_output(output, overwrite=overwrite)
     say = log or (lambda line: None)
     with Interpolator(interpolator, **device) as between, Upscaler(upscaler, **device) as larger:
         comparison = _Comparison(Scene(*size, seed=seed), round(seconds * FPS / 2), between, larger)
@@ -156,6 +168,18 @@ def run(
         if picture is not None:
             write_png(picture, comparison.middle, overwrite=overwrite)
         reports = [model.report().to_dict() for model in (between, larger)]
+    chain = None
+    if from_text:
+        say(f"drawing {_demo_chain.PROMPT!r}, through all three models")
+        chain = _demo_chain.run(
+            output,
+            model=generator,
+            seed=seed,
+            interpolator=interpolator,
+            upscaler=upscaler,
+            overwrite=overwrite,
+            **device,
+        )
     return DemoResult(
         output=os.fspath(output),
         frames=comparison.count,
@@ -166,6 +190,7 @@ def run(
         models=reports,
         seconds=time.perf_counter() - start,
         picture=None if picture is None else os.fspath(picture),
+        chain=chain,
     )
 
 
