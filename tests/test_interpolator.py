@@ -75,11 +75,12 @@ def count_runs(monkeypatch: pytest.MonkeyPatch, model: Interpolator) -> dict[str
 
     class Counted:
         def __init__(self, name: str, session: Any) -> None:
-            self.name, self.session, self.inputs = name, session, session.inputs
+            self.name, self.session = name, session
+            self.inputs, self.outputs = session.inputs, session.outputs
 
-        def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        def run(self, inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
             runs[self.name] += 1
-            return self.session.run(inputs)
+            return self.session.run(inputs, **options)
 
     monkeypatch.setattr(model, "_motion", Counted("motion", model._motion))
     monkeypatch.setattr(model, "_between", Counted("between", model._between))

@@ -10,9 +10,8 @@ import bundles
 import numpy as np
 import pytest
 
-from fastvid import upscaler as module
 from fastvid.bundle import shipped
-from fastvid.errors import FastvidError, InputError, InputTypeError
+from fastvid.errors import FastvidError, InputError, InputTypeError, OutOfMemoryError
 from fastvid.upscaler import Upscaler
 from fastvid.video import Frame, Stage, Video
 
@@ -61,22 +60,100 @@ def test_size_rule_is_met_by_padding_and_cropping(
     seen = []
     with Upscaler(tmp_path / "m", device="cpu") as model:
         run = model._session.run
-        model._session.run = lambda inputs: (seen.append(inputs["frames"].shape), run(inputs))[1]
+        model._session.run = lambda inputs, **options: (
+            seen.append(inputs["frames"].shape),
+            run(inputs, **options),
+        )[1]
         np.testing.assert_array_equal(model.upscale_frame(frame), repeated(frame))
     assert seen == [(1, *(max(16, -(-side // 8) * 8) for side in size), 3)]
 
 
-def test_strips_give_the_pixels_of_one_piece(
+def seen_sizes(monkeypatch: pytest.MonkeyPatch, model: Upscaler) -> list[tuple[int, ...]]:
+    sizes: list[tuple[int, ...]] = []
+    run = model._run
+    monkeypatch.setattr(model, "_run", lambda f: (sizes.append(f.shape[:2]), run(f))[1])
+    return sizes
+
+
+def test_large_frames_pass_in_rows_that_give_the_pixels_of_the_whole(
     repeat: Upscaler, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = picture(rng, 330, 40)
     whole = repeat.upscale_frame(frame)
-    heights: list[int] = []
-    run = repeat._run
-    monkeypatch.setattr(module, "STRIP_PIXELS", 40 * 64)
-    monkeypatch.setattr(repeat, "_run", lambda f: (heights.append(f.shape[0]), run(f))[1])
+    sizes = seen_sizes(monkeypatch, repeat)
+    monkeypatch.setattr(repeat, "_limits", {(330, 40): 40 * 64})
     np.testing.assert_array_equal(repeat.upscale_frame(frame), whole)
-    assert heights == [128, 192, 192, 192, 138, 74]
+    # The network looks two pixels far.
+    assert sizes == [(64, 40)] * 6
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (40, 5), (33, 47), (64, 64)])
+@pytest.mark.parametrize("tile", [5, 6, 17, 64])
+def test_pieces_of_any_size_give_the_pixels_of_the_whole(
+    repeat: Upscaler, rng: np.random.Generator, size: tuple[int, int], tile: int
+) -> None:
+    frame = picture(rng, *size)
+    with Upscaler(repeat.bundle.path, device="cpu", tile=tile) as model:
+        np.testing.assert_array_equal(model.upscale_frame(frame), repeated(frame))
+
+
+@pytest.mark.parametrize(
+    ("tile", "error", "says"),
+    [
+        (4, InputError, "at least 5 .* looks 2 pixels far, got 4"),
+        (0, InputError, "got 0"),
+        (True, InputTypeError, "bool"),
+        (1.5, InputTypeError, "float"),
+        ("large", InputTypeError, "'large'"),
+    ],
+)
+def test_wrong_tiles_are_refused(
+    repeat: Upscaler, tile: object, error: type[FastvidError], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        Upscaler(repeat.bundle.path, device="cpu", tile=tile)  # type: ignore[arg-type]
+
+
+def full_above(
+    monkeypatch: pytest.MonkeyPatch, model: Upscaler, pixels: int
+) -> list[tuple[int, ...]]:
+    """Lets the device be full for pieces of more pixels; lists those that were tried."""
+    sizes: list[tuple[int, ...]] = []
+    run = model._run
+
+    def limited(frame: np.ndarray) -> object:
+        sizes.append(frame.shape[:2])
+        if frame.shape[0] * frame.shape[1] > pixels:
+            raise OutOfMemoryError("upscale: not enough memory")
+        return run(frame)
+
+    monkeypatch.setattr(model, "_run", limited)
+    monkeypatch.setattr(model, "_limits", {})
+    return sizes
+
+
+def test_full_device_is_tried_once_more_with_smaller_pieces(
+    repeat: Upscaler, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = picture(rng, 64, 48)
+    whole = repeat.upscale_frame(frame)
+    sizes = full_above(monkeypatch, repeat, 16 * 48)
+    np.testing.assert_array_equal(repeat.upscale_frame(frame), whole)
+    assert sizes == [(64, 48)] + [(16, 48)] * 5
+    sizes.clear()
+    np.testing.assert_array_equal(repeat.upscale_frame(frame), whole)
+    assert sizes == [(16, 48)] * 5
+
+
+def test_device_that_is_full_for_smaller_pieces_too_is_an_error_with_the_way_out(
+    repeat: Upscaler, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = full_above(monkeypatch, repeat, 8)
+    with pytest.raises(OutOfMemoryError, match="48x64 in pieces of 48x16") as caught:
+        repeat.upscale_frame(picture(rng, 64, 48))
+    assert sizes == [(64, 48), (16, 48)]
+    assert "tile=" in caught.value.hint
+    assert "low_memory=True" in caught.value.hint
 
 
 def test_read_only_and_strided_frames_are_accepted(
@@ -228,16 +305,17 @@ def test_shipped_model_takes_any_size(rng: np.random.Generator, size: tuple[int,
 
 
 @needs_shipped
-def test_shipped_model_shows_no_seam_between_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_model_shows_no_seam_between_pieces() -> None:
     from fastvid.scene import Scene
 
     frame = Scene(96, 256, seed=1).draw(0.0)
     with Upscaler(device="cpu") as model:
         whole = model.upscale_frame(frame)
-        monkeypatch.setattr(module, "STRIP_PIXELS", 96 * 64)
-        strips = model.upscale_frame(frame)
-    # Sums of float32 may be ordered differently for another height, so one level may turn.
-    assert np.abs(whole.astype(int) - strips).max() <= 1
+    for tile in (64, 96, 130):
+        with Upscaler(device="cpu", tile=tile) as model:
+            pieces = model.upscale_frame(frame)
+        # Sums of float32 may be ordered differently for another size, so one level may turn.
+        assert np.abs(whole.astype(int) - pieces).max() <= 1
 
 
 def test_frames_of_a_stream_may_follow_each_other_with_any_duration(repeat: Upscaler) -> None:

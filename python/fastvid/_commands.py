@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
+from fastvid._memory import MemoryPlan
 from fastvid._sheet import contact_sheet, write_png
 from fastvid.bundle import Bundle, shipped
-from fastvid.errors import InputError, ModelError
+from fastvid.errors import InputError, ModelError, OutOfMemoryError
 from fastvid.generator import Generator
 from fastvid.interpolator import Interpolator
 from fastvid.pipeline import Pipeline, RunResult
@@ -42,14 +43,15 @@ GENERATE_OPTIONS = (
 def upscale(options: argparse.Namespace) -> int:
     """`fastvid upscale`."""
     video = _open(options)
-    with Upscaler(options.model, scale=options.scale, **_device(options)) as model:
+    tile = _tile(options.tile)
+    with Upscaler(options.model, scale=options.scale, tile=tile, **_work(options)) as model:
         return _save(options, video, [(model, model)])
 
 
 def interpolate(options: argparse.Namespace) -> int:
     """`fastvid interpolate`."""
     video = _open(options)
-    with Interpolator(options.model, **_device(options)) as model:
+    with Interpolator(options.model, **_work(options)) as model:
         stage = model.stage(
             factor=options.factor, fps=options.fps, scene_cuts=not options.no_scene_cuts
         )
@@ -71,7 +73,13 @@ def generate(options: argparse.Namespace) -> int:
     }
     clip = None if options.video is None else Video.open(options.video, bit_depth=8)
     with ExitStack() as stack:
-        generator = stack.enter_context(Generator(options.model, **_device(options)))
+        generator = stack.enter_context(Generator(options.model, **_work(options)))
+        if options.plan:
+            sizes = {name: getattr(options, name) for name in ("height", "width", "num_frames")}
+            guided = options.guidance_scale
+            plan = generator.plan(**sizes, guidance_scale=guided)
+            steps = _retime_and_enlarge(options, stack)
+            return _show_plans(options, [plan], (plan.height, plan.width), steps)
         video = generator.generate(
             options.prompt,
             **pictures,
@@ -80,8 +88,7 @@ def generate(options: argparse.Namespace) -> int:
             callback_on_step_end=_step_display(options),
         )
         kept = Keep()
-        steps: list[tuple[Model, Stage]] = [(generator, kept)]
-        steps += _retime_and_enlarge(options, stack)
+        steps = [(generator, kept), *_retime_and_enlarge(options, stack)]
         status = _save(options, video, steps, seed=generator.last_seed)
         if options.preview is not None:
             write_png(options.preview, contact_sheet(kept.pictures, 4), overwrite=options.overwrite)
@@ -233,7 +240,7 @@ def _retime_and_enlarge(options: argparse.Namespace, stack: ExitStack) -> list[t
     steps: list[tuple[Model, Stage]] = []
     if options.interpolate is not None or options.fps is not None:
         interpolator = stack.enter_context(
-            Interpolator(options.interpolate_model, **_device(options))
+            Interpolator(options.interpolate_model, **_work(options))
         )
         stage = interpolator.stage(
             factor=options.interpolate,
@@ -243,7 +250,12 @@ def _retime_and_enlarge(options: argparse.Namespace, stack: ExitStack) -> list[t
         steps.append((interpolator, stage))
     if options.upscale is not None:
         upscaler = stack.enter_context(
-            Upscaler(options.upscale_model, scale=options.upscale, **_device(options))
+            Upscaler(
+                options.upscale_model,
+                scale=options.upscale,
+                tile=_tile(options.tile),
+                **_work(options),
+            )
         )
         steps.append((upscaler, upscaler))
     return steps
@@ -299,6 +311,38 @@ def _device(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("device", "backend", "precision", "threads")}
 
 
+def _work(options: argparse.Namespace) -> dict[str, Any]:
+    more = {name: getattr(options, name) for name in ("low_memory", "cuda_graphs")}
+    return _device(options) | more
+
+
+def _tile(text: str) -> int | str | None:
+    if text == "none":
+        return None
+    return int(text) if text.isdecimal() else text
+
+
+def _show_plans(
+    options: argparse.Namespace,
+    plans: list[MemoryPlan],
+    size: tuple[int, int],
+    steps: Sequence[tuple[Model, Stage]],
+) -> int:
+    """What each step needs for the frames that reach it; the status says whether all fit."""
+    height, width = size
+    for model, stage in steps:
+        assert not isinstance(model, Generator)
+        plans.append(model.plan(height, width))
+        if stage is model and isinstance(model, Upscaler):
+            height, width = height * model.scale, width * model.scale
+    fits = all(plan.fits for plan in plans)
+    if options.json:
+        _print_json({"fits": fits, "plans": [plan.to_dict() for plan in plans]})
+    else:
+        print("\n".join(plan.to_text() for plan in plans))
+    return 0 if fits else OutOfMemoryError.exit_code
+
+
 def _save(
     options: argparse.Namespace,
     video: Video,
@@ -306,6 +350,8 @@ def _save(
     **facts: object,
 ) -> int:
     source = video.info
+    if options.plan:
+        return _show_plans(options, [], (source.height, source.width), steps)
     for _, stage in steps:
         video = video.through(stage)
     output = options.output

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastvid.bundle import SizeRule
 from fastvid.errors import InputError, InputTypeError
+
+if TYPE_CHECKING:
+    from fastvid.backends._transfer import Pending
 
 FrameArray = NDArray[np.uint8]
 """uint8 RGB, (H, W, 3), C-contiguous."""
@@ -58,6 +61,20 @@ def pad(frame: FrameArray, rule: SizeRule) -> FrameArray:
 def crop(frame: FrameArray, height: int, width: int) -> FrameArray:
     """The top left `height` x `width` pixels, C-contiguous."""
     return np.ascontiguousarray(frame[:height, :width])
+
+
+class Cropped:
+    """A frame that may still be on its way to the host, without its padding."""
+
+    __slots__ = ("_height", "_pending", "_width")
+
+    def __init__(self, pending: Pending, height: int, width: int) -> None:
+        self._pending = pending
+        self._height, self._width = height, width
+
+    def result(self) -> FrameArray:
+        """The frame; waits for it."""
+        return crop(self._pending.result()[0], self._height, self._width)
 
 
 def _oddities(frame: NDArray[Any]) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from fastvid import backends
+from fastvid.backends._transfer import transfers
 from fastvid.bundle import Bundle
 
 if TYPE_CHECKING:
+    from fastvid._memory import FrameMemory
     from fastvid.backends import LoadedModel, Report, Session
 
 wrap_loaded: Callable[[LoadedModel], LoadedModel] | None = None
@@ -22,7 +25,7 @@ class Model:
 
     Args:
         bundle: The model on disk.
-        **device: `device`, `backend`, `precision` and `threads`, as `backends.open` takes them.
+        **device: `device`, `backend`, `precision`, `threads` and what else `backends.open` takes.
 
     Raises:
         InputError: An argument is none of those there are.
@@ -32,8 +35,14 @@ class Model:
 
     def __init__(self, bundle: Bundle, **device: Any) -> None:
         self._bundle = bundle
+        self._options = device
         opened = backends.open(bundle, **device)
         self._model = opened if wrap_loaded is None else wrap_loaded(opened)
+        try:
+            self._transfers = transfers(self._graph(next(iter(bundle.graphs))))
+        except BaseException:
+            self._model.close()
+            raise
 
     @classmethod
     def from_pretrained(cls, model: str | os.PathLike[str] = "fast", **options: Any) -> Self:
@@ -56,6 +65,7 @@ class Model:
 
     def close(self) -> None:
         """Free the sessions; calling it again does nothing."""
+        self._transfers.close()
         self._model.close()
 
     def __enter__(self) -> Self:
@@ -71,6 +81,20 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._bundle.name} on {self.report().device}>"
+
+    @functools.cached_property
+    def _memory(self) -> FrameMemory:
+        """What frames take in memory."""
+        from fastvid._memory import FrameMemory
+
+        return FrameMemory(
+            str(self._bundle.path), self._options_here(), self._bundle.size_rule.padded
+        )
+
+    def _options_here(self) -> dict[str, Any]:
+        """What opens the model again on the device that it runs on."""
+        report = self.report()
+        return self._options | {"device": report.device, "backend": report.backend}
 
     def _graph(self, name: str) -> Session:
         return self._model.graph(name)

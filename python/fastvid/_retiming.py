@@ -12,7 +12,7 @@ import numpy as np
 
 from fastvid._frames import FrameArray
 from fastvid._rates import common_unit
-from fastvid.bundle import SizeRule
+from fastvid.backends._transfer import Here, Pending, in_turn
 from fastvid.errors import InputError
 from fastvid.video import cuts
 from fastvid.video.types import Frame, VideoInfo
@@ -21,9 +21,13 @@ from fastvid.video.types import Frame, VideoInfo
 class Pair(Protocol):
     """Two frames that follow each other."""
 
-    def at(self, timestep: float) -> FrameArray:
-        """The picture at a time from 0, the first frame, to 1, the second."""
+    def start(self, timestep: float) -> Pending:
+        """Begins to draw the picture at a time from 0, the first frame, to 1, the second."""
         ...
+
+
+Pairs = Callable[[FrameArray, FrameArray], Pair]
+"""Prepares two frames of one size, one pair after the other."""
 
 
 class Timing(Protocol):
@@ -91,9 +95,10 @@ class Retiming:
 
     Args:
         timing: Chooses the times.
-        pair: Prepares two frames of one size for drawing between them.
-        size_rule: The frame sizes that `pair` takes.
+        pairs: Begins with a video and prepares its frames for drawing between them.
+        require: Raises for a height and width of frames that pairs do not take.
         cancel: Stops the drawing that is under way in another thread.
+        ahead: How many pictures may be drawn while an earlier one is on its way here.
         scene_cuts: Whether frames are repeated where a scene ends.
     """
 
@@ -102,21 +107,23 @@ class Retiming:
     def __init__(
         self,
         timing: Timing,
-        pair: Callable[[FrameArray, FrameArray], Pair],
-        size_rule: SizeRule,
+        pairs: Callable[[], Pairs],
+        require: Callable[[int, int], object],
         cancel: Callable[[], None],
         *,
+        ahead: int = 0,
         scene_cuts: bool,
     ) -> None:
         self._timing = timing
-        self._pair = pair
-        self._size_rule = size_rule
+        self._pairs = pairs
+        self._ahead = ahead
+        self._require = require
         self.cancel = cancel
         self._scene_cuts = scene_cuts
 
     def transform(self, info: VideoInfo) -> VideoInfo:
         """What the video becomes; raises `InputError` for sizes the model does not take."""
-        self._size_rule.padded(info.height, info.width)
+        self._require(info.height, info.width)
         return self._timing.transform(info)
 
     def process(self, frames: Iterator[Frame], info: VideoInfo) -> Iterator[Frame]:
@@ -130,7 +137,8 @@ class Retiming:
                 end = frame.time + frame.duration
                 yield frame
 
-        for frame in self._frames(watched()):
+        for shown in in_turn(self._frames(watched()), self._ahead):
+            frame = Frame(shown.picture.result(), shown.time, shown.duration)
             if held is not None:
                 yield held
             held = frame
@@ -138,18 +146,18 @@ class Retiming:
         if held is not None:
             yield replace(held, duration=min(held.duration, end - held.time))
 
-    def _frames(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+    def _frames(self, frames: Iterator[Frame]) -> Iterator[_Shown]:
         before = _expect(next(frames, None), 0)
         after: Frame | None = _expect(next(frames, None), 1)
-        start, seen = before.time, _Seen()
+        start, seen, pairs = before.time, _Seen(), self._pairs()
         while after is not None:
             slots = self._timing.slots(before, start)
-            picture = self._pictures(before, after, slots, seen)
+            picture = self._pictures(before, after, slots, seen, pairs)
             for time, duration in slots:
-                yield Frame(picture(time), time, duration)
+                yield _Shown(picture(time), time, duration)
             before, after = after, next(frames, None)
         for time, duration in self._timing.slots(before, start):
-            yield Frame(before.image, time, duration)
+            yield _Shown(Here(before.image), time, duration)
 
     def _pictures(
         self,
@@ -157,19 +165,29 @@ class Retiming:
         after: Frame,
         slots: list[tuple[Fraction, Fraction]],
         seen: _Seen,
-    ) -> Callable[[Fraction], FrameArray]:
+        pairs: Pairs,
+    ) -> Callable[[Fraction], Pending]:
         """What to show at the times from `before` up to `after`."""
         if all(time == before.time for time, _ in slots):
-            return lambda time: before.image
+            return lambda time: Here(before.image)
         span = after.time - before.time
         change = seen.change(before, after)
         if change == "none":
-            return lambda time: before.image
+            return lambda time: Here(before.image)
         if change == "cut" and self._scene_cuts:
             middle = before.time + span / 2
-            return lambda time: before.image if time <= middle else after.image
-        pair = self._pair(before.image, after.image)
-        return lambda time: pair.at(float((time - before.time) / span))
+            return lambda time: Here(before.image if time <= middle else after.image)
+        pair = pairs(before.image, after.image)
+        return lambda time: pair.start(float((time - before.time) / span))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A frame whose picture may still be drawn."""
+
+    picture: Pending
+    time: Fraction
+    duration: Fraction
 
 
 class _Seen:

@@ -42,6 +42,8 @@ _OPTIONS = {
     "device='cpu'": "--device cpu",
     "device='cuda'": "--device cuda",
     "backend='onnxruntime'": "--backend onnxruntime",
+    "low_memory=True": "--low-memory",
+    "tile=": "--tile",
 }
 """The command line's spelling of what hints say in Python's."""
 
@@ -176,6 +178,7 @@ def _upscale_arguments(parser: argparse.ArgumentParser) -> None:
     _file_arguments(parser)
     parser.add_argument("--scale", type=int, default=2, metavar="N", help="factor (default 2)")
     parser.add_argument("--model", default="fast", help="shipped name or folder (default fast)")
+    _tile_argument(parser)
     _work_arguments(parser)
 
 
@@ -201,6 +204,7 @@ def _chain_arguments(parser: argparse.ArgumentParser) -> None:
     rate.add_argument("--fps", metavar="RATE", help="constant rate, such as 60 or 60000/1001")
     parser.add_argument("--upscale", type=int, metavar="N", help="factor of both sides")
     _model_arguments(parser)
+    _tile_argument(parser)
     _cut_argument(parser)
 
 
@@ -343,8 +347,22 @@ def _cut_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-scene-cuts", action="store_true", help="blend across scene cuts too")
 
 
+def _tile_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tile",
+        default="auto",
+        metavar="N",
+        help="pixels of the pieces that frames are upscaled in, auto or none (default auto)",
+    )
+
+
 def _work_arguments(parser: argparse.ArgumentParser) -> None:
     _device_arguments(parser)
+    parser.add_argument("--low-memory", action="store_true", help="less memory, more time")
+    parser.add_argument(
+        "--cuda-graphs", action="store_true", help="record work on CUDA once and repeat it"
+    )
+    parser.add_argument("--plan", action="store_true", help="say what memory it needs, and stop")
     _common_arguments(parser)
 
 

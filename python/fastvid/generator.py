@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import threading
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 
 from fastvid._frames import FrameArray
 from fastvid._generation.latents import Decoder, Encoder, Frames, Latents
+from fastvid._generation.memory import ClipMemory
 from fastvid._generation.prompts import PromptEncoder
 from fastvid._generation.request import Callback, Request, check_request
 from fastvid._generation.sampling import Known, Sampler
+from fastvid._memory import MemoryPlan
 from fastvid._model import Model
 from fastvid.bundle import Bundle, GenerationSpec
 from fastvid.errors import InputError, InputTypeError, NumericError, UnsupportedModelError
@@ -43,6 +46,8 @@ class Generator(Model):
             `fastvid.backends.tensorrt`.
         precision: `"auto"`, or one that the backend offers.
         threads: CPU threads of the networks; None takes what the machine has.
+        low_memory: Whether memory goes back to the system after each step, which takes time.
+        cuda_graphs: Whether work on CUDA is recorded once per size and repeated.
         check_output: Whether a clip that starts with nothing but black is an error; NaN always is.
 
     Raises:
@@ -59,12 +64,20 @@ class Generator(Model):
         backend: str | EngineOptions = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        low_memory: bool = False,
+        cuda_graphs: bool = False,
         check_output: bool = True,
     ) -> None:
         bundle = Bundle.find(model, "generator")
         self._spec = _spec_of(bundle)
         super().__init__(
-            bundle, device=device, backend=backend, precision=precision, threads=threads
+            bundle,
+            device=device,
+            backend=backend,
+            precision=precision,
+            threads=threads,
+            low_memory=low_memory,
+            cuda_graphs=cuda_graphs,
         )
         self._check_output = check_output
         self._prompts = PromptEncoder(
@@ -133,6 +146,7 @@ class Generator(Model):
             InputError: A value is not allowed; sizes name the nearest that are.
             CancelledError: The callback, or `cancel` in another thread, ended the run.
             NumericError: The model gave no picture.
+            OutOfMemoryError: The clip cannot fit into memory; the hint names a size that does.
             DeviceError: The runtime failed.
         """
         request = self._request(
@@ -179,6 +193,35 @@ class Generator(Model):
 
         return pieces()
 
+    def plan(
+        self,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        *,
+        guidance_scale: float | None = None,
+    ) -> MemoryPlan:
+        """What drawing a clip needs in memory; arguments as in `generate`.
+
+        The first call measures the model at the size that it was made for.
+
+        Raises:
+            InputError: A value is not allowed.
+            DeviceError: The memory cannot be measured.
+        """
+        given = {
+            "height": height,
+            "width": width,
+            "num_frames": num_frames,
+            "guidance_scale": guidance_scale,
+        }
+        arguments = dict.fromkeys(_ARGUMENTS) | given
+        return self._clips.plan(check_request(self._bundle, self._spec, "a", **arguments))
+
+    @functools.cached_property
+    def _clips(self) -> ClipMemory:
+        return ClipMemory(self._bundle, self._spec, self._options_here())
+
     def cancel(self) -> None:
         """Stop what runs now in other threads, which then raise `CancelledError`."""
         for stop in list(self._running):
@@ -199,6 +242,7 @@ class Generator(Model):
                 "one that is not",
                 hint="video with strength redraws a clip with any model",
             )
+        self._clips.require(request)
         self.last_seed = request.seed
         return request
 

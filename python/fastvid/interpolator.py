@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastvid._frames import FrameArray, check_frame, crop, pad
+from fastvid._frames import Cropped, FrameArray, check_frame, pad
+from fastvid._memory import MemoryPlan, waiting_frames
 from fastvid._model import Model
 from fastvid._rates import frame_rate
 from fastvid._retiming import ConstantRate, Division, Retiming, Timing
+from fastvid.backends._transfer import Here, in_turn
 from fastvid.bundle import Bundle, SizeRule
 from fastvid.errors import InputError, InputTypeError
 from fastvid.video.types import Stage
 
 if TYPE_CHECKING:
     from fastvid.backends import Session
+    from fastvid.backends._transfer import Pending, Transfers
     from fastvid.backends.tensorrt import EngineOptions
     from fastvid.video import Video
 
@@ -36,6 +40,8 @@ class Interpolator(Model):
             `fastvid.backends.tensorrt`.
         precision: `"auto"`, or one that the backend offers.
         threads: CPU threads of the network; None takes what the machine has.
+        low_memory: Whether memory goes back to the system after each frame, which takes time.
+        cuda_graphs: Whether work on CUDA is recorded once per size and repeated.
 
     Raises:
         InputError: No such model.
@@ -51,6 +57,8 @@ class Interpolator(Model):
         backend: str | EngineOptions = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        low_memory: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__(
             Bundle.find(model, "interpolator"),
@@ -58,9 +66,13 @@ class Interpolator(Model):
             backend=backend,
             precision=precision,
             threads=threads,
+            low_memory=low_memory,
+            cuda_graphs=cuda_graphs,
         )
         self._motion = self._graph("motion")
         self._between = self._graph("between")
+        # Sizes that are known to fit.
+        self._sizes: set[tuple[int, int]] = set()
 
     @overload
     def between(
@@ -93,6 +105,7 @@ class Interpolator(Model):
         Raises:
             InputTypeError: A frame is not a uint8 array, or `timestep` is not a number.
             InputError: The sizes differ or are not allowed by the bundle, or a time is outside.
+            OutOfMemoryError: The frames cannot fit into memory; the hint names a size that does.
         """
         first, second = check_frame("frame0", frame0), check_frame("frame1", frame1)
         if first.shape != second.shape:
@@ -100,13 +113,15 @@ class Interpolator(Model):
                 f"frame1: argument must have the shape of frame0, {first.shape}, got {second.shape}"
             )
         times = _timesteps(timestep)
-        self._bundle.size_rule.padded(*first.shape[:2])
-        pair = self._pair(first, second)
+        self._require(*first.shape[:2])
+        pair = self._pairs()(first, second)
         if times.ndim == 0:
-            return pair.at(float(times)).copy()
+            picture = pair.start(float(times)).result()
+            return picture.copy() if picture is first or picture is second else picture
         result = np.empty((len(times), *first.shape), np.uint8)
-        for index, time in enumerate(times):
-            result[index] = pair.at(float(time))
+        started = (pair.start(float(time)) for time in times)
+        for index, drawn in enumerate(in_turn(started, self._transfers.ahead)):
+            result[index] = drawn.result()
         return result
 
     def interpolate(
@@ -165,11 +180,60 @@ class Interpolator(Model):
         else:
             rule = Division(_factor(factor))
         return Retiming(
-            rule, self._pair, self._bundle.size_rule, self.cancel, scene_cuts=scene_cuts
+            rule,
+            self._pairs,
+            self._require,
+            self.cancel,
+            ahead=self._transfers.ahead,
+            scene_cuts=scene_cuts,
         )
 
-    def _pair(self, frame0: FrameArray, frame1: FrameArray) -> _Pair:
-        return _Pair(self._motion, self._between, self._bundle.size_rule, frame0, frame1)
+    def plan(self, height: int, width: int) -> MemoryPlan:
+        """What frames of a size need in memory.
+
+        The first call measures the model on small frames, which takes a second or two.
+
+        Args:
+            height: Of a frame, in pixels.
+            width: The same.
+
+        Raises:
+            InputError: The bundle does not allow the size.
+            DeviceError: The memory cannot be measured.
+        """
+        self._bundle.size_rule.padded(height, width)
+        note = "frames pass whole: motion is looked for across all of them"
+        waiting = waiting_frames(height, width)
+        return self._memory.plan(self._bundle.name, (height, width), None, waiting, (note,))
+
+    def _require(self, height: int, width: int) -> None:
+        """Refuses frames that the bundle does not allow or memory does not hold."""
+        self._bundle.size_rule.padded(height, width)
+        if (height, width) not in self._sizes:
+            self._memory.require("interpolate", height, width)
+            self._sizes.add((height, width))
+
+    def _pairs(self) -> Callable[[FrameArray, FrameArray], _Pair]:
+        """Prepares one pair of a video after the other."""
+        uploads = _Uploads(self._transfers, self._bundle.size_rule)
+        return partial(_Pair, self._motion, self._between, self._transfers, uploads)
+
+
+class _Uploads:
+    """Frames where the network takes them; the second of a pair is the first of the next."""
+
+    def __init__(self, transfers: Transfers, rule: SizeRule) -> None:
+        self._transfers, self._rule = transfers, rule
+        self._known: list[tuple[FrameArray, Any]] = []
+
+    def of(self, frame: FrameArray) -> Any:
+        """The frame as a graph's input (1, H, W, 3), padded."""
+        for known, array in self._known:
+            if known is frame:
+                return array
+        array = self._transfers.upload(pad(frame, self._rule)[None])
+        self._known = [*self._known[-1:], (frame, array)]
+        return array
 
 
 class _Pair:
@@ -179,27 +243,28 @@ class _Pair:
         self,
         motion: Session,
         between: Session,
-        rule: SizeRule,
+        transfers: Transfers,
+        uploads: _Uploads,
         frame0: FrameArray,
         frame1: FrameArray,
     ) -> None:
-        self._motion, self._between, self._rule = motion, between, rule
+        self._motion, self._between = motion, between
+        self._transfers, self._uploads = transfers, uploads
         self._frames = frame0, frame1
-        self._features: dict[str, NDArray[Any]] | None = None
+        self._features: dict[str, Any] | None = None
 
-    def at(self, timestep: float) -> FrameArray:
-        """The picture at a time from 0 to 1; at both ends the frame itself, not a copy."""
+    def start(self, timestep: float) -> Pending:
+        """Begins with the picture at a time from 0 to 1; at both ends it is the frame itself."""
         if timestep in (0, 1):
-            return self._frames[int(timestep)]
+            return Here(self._frames[int(timestep)])
         if self._features is None:
-            inputs = {
-                name: pad(frame, self._rule)[None]
-                for name, frame in zip(("frame0", "frame1"), self._frames, strict=True)
-            }
-            self._features = inputs | self._motion.run(inputs)
+            first, second = (self._uploads.of(frame) for frame in self._frames)
+            inputs = {"frame0": first, "frame1": second}
+            self._features = inputs | self._motion.run(inputs, keep=self._motion.outputs)
         known = self._features | {"timestep": np.array([timestep], np.float32)}
-        result = self._between.run({name: known[name] for name in self._between.inputs})
-        return crop(result["frame"][0], *self._frames[0].shape[:2])
+        inputs = {name: known[name] for name in self._between.inputs}
+        frame = self._between.run(inputs, keep=("frame",))["frame"]
+        return Cropped(self._transfers.download(frame), *self._frames[0].shape[:2])
 
 
 def _timesteps(timestep: object) -> NDArray[np.float64]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -10,29 +12,34 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastvid._frames import FrameArray, check_frame, crop, pad
+from fastvid._frames import Cropped, FrameArray, check_frame, pad
+from fastvid._memory import MemoryPlan, waiting_frames
 from fastvid._model import Model
+from fastvid._tiles import Span, fitting, spans
+from fastvid.backends._onnx_reach import reach
+from fastvid.backends._transfer import Here, in_turn
 from fastvid.bundle import Bundle, shipped
-from fastvid.errors import InputError, InputTypeError
+from fastvid.errors import InputError, InputTypeError, OutOfMemoryError
 from fastvid.video.types import Frame, VideoInfo
 
 if TYPE_CHECKING:
+    from fastvid.backends._transfer import Pending
     from fastvid.backends.tensorrt import EngineOptions
     from fastvid.video import Video
 
-STRIP_PIXELS = 4096 * 2304
-"""Frames with more pixels pass through the network in strips, which bounds its memory."""
+WHOLE_PIXELS = 4096 * 2304
+"""Frames with more pixels pass through the network in pieces, which bounds its memory."""
 MAX_SCALE = 16
 """Largest factor that a model may reach by running more than once."""
-STRIP_OVERLAP = 64
-"""Least number of rows that a strip sees beyond its own; see `Upscaler`."""
+_UNKNOWN_REACH = 64
 
 
 class Upscaler(Model):
     """Makes frames larger with a trained network.
 
-    Frames of up to 4096x2304 pixels run in one piece. Larger ones run in strips of rows that
-    overlap by 64, which gives the same pixels for every network that looks at most 64 rows away.
+    A frame can pass in pieces that overlap by as much as the network looks, which takes less
+    memory and gives the pixels of the whole. How far that is comes from the graph; where it does
+    not say, 64 pixels are taken.
 
     Args:
         model: `"fast"`, the full name of a shipped model, or a folder that holds a bundle.
@@ -43,9 +50,15 @@ class Upscaler(Model):
             `fastvid.backends.tensorrt`.
         precision: `"auto"`, or one that the backend offers.
         threads: CPU threads of the network; None takes what the machine has.
+        tile: Side of the square pieces that the network sees, in pixels of the frame, their
+            overlap included; None is the whole frame. `"auto"` is the whole up to 4096x2304
+            pixels, as far as memory reaches, and else the largest pieces that do; if the device is
+            full all the same, it tries once more with a quarter of that.
+        low_memory: Whether memory goes back to the system after each frame, which takes time.
+        cuda_graphs: Whether work on CUDA is recorded once per size and repeated.
 
     Raises:
-        InputError: No such model, or it does not offer the scale.
+        InputError: No such model, or it does not offer the scale, or `tile` is too small.
         ModelError: The bundle cannot be used.
         DeviceError: Device or backend are not there.
     """
@@ -62,15 +75,29 @@ class Upscaler(Model):
         backend: str | EngineOptions = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        tile: int | str | None = "auto",
+        low_memory: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         bundle, self._passes = _find(model, scale)
+        self._reach = _reach_of(bundle)
+        _check_tile(tile, bundle, self._reach)
         super().__init__(
-            bundle, device=device, backend=backend, precision=precision, threads=threads
+            bundle,
+            device=device,
+            backend=backend,
+            precision=precision,
+            threads=threads,
+            low_memory=low_memory,
+            cuda_graphs=cuda_graphs,
         )
         assert bundle.scale is not None
         self._step: int = bundle.scale
         self._scale: int = self._step**self._passes
+        self._tile = tile
         self._session = self._graph("upscale")
+        # Pieces of at most so many pixels, by the size of the frame, that "auto" has found.
+        self._limits: dict[tuple[int, int], int] = {}
 
     @property
     def scale(self) -> int:
@@ -93,7 +120,7 @@ class Upscaler(Model):
             InputTypeError: `frame` is not a uint8 array.
             InputError: `frame` has another shape or a size that the bundle does not allow.
         """
-        return self._upscale(check_frame("frame", frame))
+        return self._start(check_frame("frame", frame)).result()
 
     def upscale(self, video: Video) -> Video:
         """A video with every frame upscaled, lazily; time stamps stay as they are.
@@ -120,40 +147,151 @@ class Upscaler(Model):
 
     def process(self, frames: Iterator[Frame], info: VideoInfo) -> Iterator[Frame]:
         """The upscaled frames, one by one."""
-        for frame in frames:
-            yield replace(frame, image=self._upscale(frame.image))
+        ahead = self._transfers.ahead
+        started = ((frame, self._start(frame.image)) for frame in frames)
+        for frame, pending in in_turn(started, ahead):
+            yield replace(frame, image=pending.result())
 
-    def _upscale(self, frame: FrameArray) -> FrameArray:
-        for _ in range(self._passes):
-            frame = self._enlarge(frame)
-        return frame
+    def plan(self, height: int, width: int) -> MemoryPlan:
+        """What frames of a size need in memory, and in what pieces they pass.
 
-    def _enlarge(self, frame: FrameArray) -> FrameArray:
+        The first call measures the model on small frames, which takes a second or two.
+
+        Args:
+            height: Of a frame, in pixels.
+            width: The same.
+
+        Raises:
+            InputError: The bundle does not allow the size.
+            DeviceError: The memory cannot be measured.
+        """
+        self._bundle.size_rule.padded(height, width)
+        # The last pass sees the largest frames.
+        grown = self._step ** (self._passes - 1)
+        padded = self._bundle.size_rule.padded(grown * height, grown * width)
+        piece = self._piece(*padded)
+        waiting = waiting_frames(height, width, self._scale)
+        seen = piece if piece != padded or grown > 1 else None
+        return self._memory.plan(self._bundle.name, (height, width), seen, waiting)
+
+    def _start(self, frame: FrameArray) -> Pending:
+        """Begins with a frame; all passes but the last are finished here."""
+        for _ in range(self._passes - 1):
+            frame = self._enlarge(frame).result()
+        return self._enlarge(frame)
+
+    def _enlarge(self, frame: FrameArray) -> Pending:
+        """Begins with a pass; in pieces it is finished here."""
         height, width = frame.shape[:2]
         padded = pad(frame, self._bundle.size_rule)
-        if padded.shape[0] * padded.shape[1] <= STRIP_PIXELS:
-            large = self._run(padded)
-        else:
-            large = self._run_strips(padded)
-        return crop(large, height * self._step, width * self._step)
+        size = self._piece(*padded.shape[:2])
+        try:
+            large = self._started(padded, size)
+        except OutOfMemoryError as error:
+            size = self._smaller(padded, size, error)
+            try:
+                large = self._started(padded, size)
+            except OutOfMemoryError as again:
+                raise self._too_large(padded, size, again) from None
+        return Cropped(large, height * self._step, width * self._step)
 
-    def _run(self, frame: FrameArray) -> FrameArray:
-        return np.asarray(self._session.run({"frames": frame[None]})["upscaled"][0])
+    def _piece(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the pieces that a padded frame passes in."""
+        if self._tile is None:
+            return height, width
+        if isinstance(self._tile, int):
+            return min(self._tile, height), min(self._tile, width)
+        limit = self._limits.get((height, width))
+        if limit is None:
+            limit = min(WHOLE_PIXELS, self._memory.most_pixels(height, width))
+            self._limits[height, width] = limit
+        if height * width <= limit:
+            return height, width
+        found = fitting(height, width, limit, *self._reach)
+        if found is None:
+            raise OutOfMemoryError(
+                f"upscale: {width}x{height} must fit into memory in pieces, only {limit} pixels do",
+                hint="free memory, or tile= sets the size whatever is free",
+            )
+        return found
 
-    def _run_strips(self, frame: FrameArray) -> FrameArray:
+    def _smaller(
+        self, frame: FrameArray, size: tuple[int, int], error: OutOfMemoryError
+    ) -> tuple[int, int]:
+        """Pieces of a quarter of the pixels, after the device was full."""
         height, width = frame.shape[:2]
-        # Strips start at whole units, so that they keep the grid of the network's own blocks.
-        unit = int(np.lcm(STRIP_OVERLAP, self._bundle.size_rule.multiple_of))
-        scale, step = self._step, max(unit, STRIP_PIXELS // width // unit * unit)
+        limit = size[0] * size[1] // 4
+        if self._tile != "auto" or (found := fitting(height, width, limit, *self._reach)) is None:
+            raise self._too_large(frame, size, error) from None
+        self._limits[height, width] = limit
+        return found
+
+    def _too_large(
+        self, frame: FrameArray, size: tuple[int, int], error: OutOfMemoryError
+    ) -> OutOfMemoryError:
+        height, width = frame.shape[:2]
+        return OutOfMemoryError(
+            f"upscale: {width}x{height} in pieces of {size[1]}x{size[0]}: {error.message}",
+            hint="a smaller tile=, smaller frames or low_memory=True",
+        )
+
+    def _started(self, frame: FrameArray, size: tuple[int, int]) -> Pending:
+        if size == frame.shape[:2]:
+            return self._run(frame)
+        return Here(self._in_pieces(frame, size)[None])
+
+    def _run(self, frame: FrameArray) -> Pending:
+        frames = self._transfers.upload(frame[None])
+        result = self._session.run({"frames": frames}, keep=("upscaled",))
+        return self._transfers.download(result["upscaled"])
+
+    def _in_pieces(self, frame: FrameArray, size: tuple[int, int]) -> FrameArray:
+        height, width = frame.shape[:2]
+        scale, (far, unit) = self._step, self._reach
+        areas = [
+            (rows, columns)
+            for rows in spans(height, size[0], far, unit)
+            for columns in spans(width, size[1], far, unit)
+        ]
+
+        def started() -> Iterator[tuple[Span, Span, Pending]]:
+            for rows, columns in areas:
+                seen = frame[rows.first : rows.last, columns.first : columns.last]
+                yield rows, columns, self._run(np.ascontiguousarray(seen))
+
         result = np.empty((height * scale, width * scale, 3), np.uint8)
-        for top in range(0, height, step):
-            bottom = min(height, top + step)
-            first, last = max(0, top - unit), min(height, bottom + unit)
-            strip = self._run(pad(frame[first:last], self._bundle.size_rule))
-            result[top * scale : bottom * scale] = strip[
-                (top - first) * scale : (bottom - first) * scale
+        for rows, columns, pending in in_turn(started(), self._transfers.ahead):
+            piece = pending.result()[0]
+            target = result[rows.begin * scale : rows.end * scale]
+            target[:, columns.begin * scale : columns.end * scale] = piece[
+                (rows.begin - rows.first) * scale : (rows.end - rows.first) * scale,
+                (columns.begin - columns.first) * scale : (columns.end - columns.first) * scale,
             ]
         return result
+
+
+def _reach_of(bundle: Bundle) -> tuple[int, int]:
+    """How many pixels far the network looks, and the multiple that pieces are of."""
+    found = None
+    # What is wrong with the graph is said when it is loaded.
+    with contextlib.suppress(KeyError, ValueError):
+        found = reach(bundle.read(bundle.graphs["upscale"].file))
+    far, block = found or (_UNKNOWN_REACH, _UNKNOWN_REACH)
+    return far, math.lcm(block, bundle.size_rule.multiple_of)
+
+
+def _check_tile(tile: object, bundle: Bundle, far: tuple[int, int]) -> None:
+    if tile is None or (isinstance(tile, str) and tile == "auto"):
+        return
+    if isinstance(tile, bool) or not isinstance(tile, int):
+        got = f"{tile[:40]!r}" if isinstance(tile, str) else type(tile).__name__
+        raise InputTypeError(f"tile: argument must be an int, 'auto' or None, got {got}")
+    least = max(2 * -(-far[0] // far[1]) * far[1] + far[1], bundle.size_rule.minimum)
+    if tile < least:
+        raise InputError(
+            f"tile: argument must be at least {least} for {bundle.name!r}, which looks {far[0]} "
+            f"pixels far, got {tile}"
+        )
 
 
 def _find(model: str | os.PathLike[str], scale: int) -> tuple[Bundle, int]:

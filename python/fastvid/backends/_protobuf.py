@@ -34,14 +34,14 @@ def fields(data: bytes | memoryview) -> Iterator[Field]:
     at = 0
     while at < len(view):
         start = at
-        key, at = _varint(view, at)
+        key, at = read_varint(view, at)
         value: int | memoryview
         number, wire = key >> 3, key & 7
         if wire == VARINT:
-            value, at = _varint(view, at)
+            value, at = read_varint(view, at)
         else:
             if wire == BYTES:
-                size, at = _varint(view, at)
+                size, at = read_varint(view, at)
             elif wire in (FIXED32, FIXED64):
                 size = 4 if wire == FIXED32 else 8
             else:
@@ -53,7 +53,12 @@ def fields(data: bytes | memoryview) -> Iterator[Field]:
         yield Field(number, wire, value, view[start:at])
 
 
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
+def read_varint(view: memoryview, at: int) -> tuple[int, int]:
+    """The number that begins at `at`, and where it ends.
+
+    Raises:
+        ValueError: It does not end.
+    """
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(view):
