@@ -7,6 +7,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -218,6 +220,51 @@ def test_clips_are_measured_at_their_size_or_another(models: Path, make_clip: An
     clips = Inputs(folder, clip).clips((40, 30))
     assert [Video.open(path).size for path in clips.values()] == [(40, 30)] * 2
     assert [len(Video.open(path).frames()) for path in clips.values()] == list(clips)
+
+
+def test_frames_that_do_not_fit_on_the_disk_are_an_error(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from fastvid.bench._inputs import Inputs\n"
+        "from fastvid.errors import DiskFullError\n"
+        "inputs = Inputs(Path(sys.argv[1]))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "try:\n"
+        "    inputs.frames((64, 48))\n"
+        "except DiskFullError as error:\n"
+        "    print(inputs.are_made((64, 48)), error.exit_code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.split(), done.stderr) == (["False", "7"], "")
+
+
+def test_a_size_that_cannot_be_encoded_keeps_its_calls(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Child.ask
+
+    def refused(self: Child, do: str, **arguments: Any) -> dict[str, Any]:
+        if do == "file":
+            raise RowError("failed", "too large", {"type": "OutputError"})
+        return ask(self, do, **arguments)
+
+    monkeypatch.setattr(Child, "ask", refused)
+    (row,) = bench.run(models / "up", formats="onnx-cpu", sizes=["64x48"], **QUICK).rows
+    assert (row.status, row.file) == ("ok", {})
+    assert "nothing from file to file: too large" in row.notes
+    assert row.stages["infer_ms"] > 0
+
+
+@pytest.mark.parametrize("size", ["65x49", "17x300"])
+def test_odd_sizes_are_measured(models: Path, size: str) -> None:
+    pair = [models / "up", models / "ip"]
+    results = bench.run(pair, formats="onnx-cpu", sizes=[size], **QUICK)
+    assert [row.status for row in results.rows] == ["ok", "ok"]
+    assert all(row.file["fps"] > 0 for row in results.rows)
+    assert all(row.quality["identical"] for row in results.rows)
 
 
 def test_clips_that_cannot_be_used_are_refused(

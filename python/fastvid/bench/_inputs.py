@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from fastvid._resample import resize_bicubic
 from fastvid.errors import InputError
 from fastvid.scene import Scene
 from fastvid.video import Video
+from fastvid.video.target import output_errors
+from fastvid.video.types import Frame
 
 COUNT = 6
 """Frames of each size that calls go round."""
@@ -43,9 +46,10 @@ class Inputs:
         self._rate = Fraction(_RATE)
         self._source: list[FrameArray] | None = None
         if source is not None:
-            video = Video.open(source, bit_depth=8)
+            video = Video.open(source, bit_depth=8, alpha="drop")
             self._rate = video.fps
-            self._source = [frame.image for frame in itertools.islice(video, COUNT)]
+            with contextlib.closing(_iterate(video)) as frames:
+                self._source = [frame.image for frame in itertools.islice(frames, COUNT)]
             if len(self._source) < 2:
                 raise InputError(
                     f"input: clip must have at least 2 frames, got {len(self._source)}"
@@ -88,9 +92,11 @@ class Inputs:
 
     def _make(self, size: tuple[int, int], path: Path) -> None:
         pictures = self._source if self._source is not None else list(_drawn(size))
-        with path.open("wb") as file:
+        part = path.with_suffix(".part")
+        with output_errors(str(path)), part.open("wb") as file:
             for picture in pictures:
-                _resized(picture, size).tofile(file)
+                file.write(_resized(picture, size).data)
+        part.rename(path)
 
     def _back_and_forth(self, size: tuple[int, int], count: int) -> Iterator[FrameArray]:
         path = self.frames(size)["path"]
@@ -98,6 +104,10 @@ class Inputs:
         order = [*range(len(pictures)), *range(len(pictures) - 2, 0, -1)]
         for number in range(count):
             yield np.array(pictures[order[number % len(order)]])
+
+
+def _iterate(video: Video) -> Generator[Frame]:
+    yield from video
 
 
 def _drawn(size: tuple[int, int]) -> Iterator[FrameArray]:

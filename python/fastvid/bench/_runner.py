@@ -316,8 +316,13 @@ class Runner:
             short, long = CLIP_FRAMES
             count = long if long * work.median_ms < _LONG_CLIP_MS else short
             clip = self._inputs.clips(work.spec.size)[count]
-        output = self._folder / "out.mp4"
-        work.filed(child.ask("file", clip=clip, output=str(output)))
+        try:
+            work.filed(child.ask("file", clip=clip, output=str(self._folder / "out.mp4")))
+        except RowError as error:
+            if not error.error:
+                raise
+            # A size that no encoder takes says nothing about the calls.
+            work.notes.append(f"nothing from file to file: {error.reason}")
         work.memory["file_peak_rss_mb"] = child.ask("memory")["peak_rss_mb"]
         child.ask("close")
 
