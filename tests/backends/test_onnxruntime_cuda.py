@@ -1,0 +1,358 @@
+"""CUDA through onnxruntime, on a fake device that does nothing before somebody waits for it."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from pathlib import Path
+from typing import Any
+
+import bundles
+import fake_cuda
+import fake_onnxruntime
+import numpy as np
+import pytest
+import tiny_models as tiny
+from onnx import helper
+
+from fastvid import backends
+from fastvid.backends import DeviceArray, LoadedModel, _cuda
+from fastvid.backends._transfer import CudaTransfers, HostTransfers, in_turn, transfers
+from fastvid.bundle import Bundle, shipped
+from fastvid.errors import DeviceError, InputError, InputTypeError, OutOfMemoryError
+from fastvid.interpolator import Interpolator
+from fastvid.upscaler import Upscaler
+from fastvid.video import Video
+
+X = np.arange(8, dtype=np.float32).reshape(2, 4)
+needs_shipped = pytest.mark.skipif(len(shipped()) < 2, reason="the shipped models are not here")
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> fake_cuda.FakeCuda:
+    return fake_cuda.install(monkeypatch)
+
+
+@pytest.fixture
+def ort(monkeypatch: pytest.MonkeyPatch, cuda: fake_cuda.FakeCuda) -> fake_onnxruntime.FakeOrt:
+    return fake_onnxruntime.install(monkeypatch, cuda)
+
+
+def _open(bundle: Bundle, **options: Any) -> LoadedModel:
+    return backends.open(bundle, device="cuda", backend="onnxruntime", **options)
+
+
+# One graph
+
+
+def test_graph_computes(doubler: Bundle, ort: fake_onnxruntime.FakeOrt) -> None:
+    with _open(doubler) as model:
+        outputs = model.graph("run").run({"x": X})
+        assert model.report().device == "cuda:0"
+        assert model.graph("run").stream == ort.sessions[0].stream
+    assert isinstance(outputs["y"], np.ndarray)
+    np.testing.assert_array_equal(outputs["y"], 2 * X)
+
+
+def test_kept_outputs_stay_on_the_device_and_nobody_waits(
+    doubler: Bundle, ort: fake_onnxruntime.FakeOrt, cuda: fake_cuda.FakeCuda
+) -> None:
+    with _open(doubler) as model:
+        session = model.graph("run")
+        cuda.calls.clear()
+        once = session.run({"x": X}, keep=("y",))["y"]
+        assert isinstance(once, DeviceArray)
+        assert once.stream == session.stream
+        again = session.run({"x": once}, keep={"y"})["y"]
+        assert cuda.pending
+        assert not {"cudaEventQuery", "cudaEventSynchronize"} & set(cuda.calls)
+        assert sum(call == "cudaMemcpyAsync" for call in cuda.calls) == 1
+        np.testing.assert_array_equal(again.numpy(), 4 * X)
+        np.testing.assert_array_equal(once.numpy(), 2 * X)
+
+
+def test_memory_is_the_same_from_run_to_run(
+    doubler: Bundle, ort: fake_onnxruntime.FakeOrt, cuda: fake_cuda.FakeCuda
+) -> None:
+    with _open(doubler) as model:
+        session = model.graph("run")
+        for number in range(20):
+            result = session.run({"x": X + number}, keep=("y",))["y"]
+            if number == 2:
+                allocated = cuda.allocated
+        assert cuda.allocated == allocated
+        np.testing.assert_array_equal(result.numpy(), 2 * (X + 19))
+
+
+def test_strided_inputs_and_inputs_changed_after_the_call(
+    doubler: Bundle, ort: fake_onnxruntime.FakeOrt
+) -> None:
+    wide = np.arange(16, dtype=np.float32).reshape(2, 8)
+    with _open(doubler) as model:
+        kept = model.graph("run").run({"x": wide[:, ::2]}, keep=("y",))["y"]
+        expected = 2 * wide[:, ::2]
+        wide[:] = 0
+        np.testing.assert_array_equal(kept.numpy(), expected)
+
+
+def test_outputs_whose_shape_only_a_run_tells(
+    tmp_path: Path, ort: fake_onnxruntime.FakeOrt, cuda: fake_cuda.FakeCuda
+) -> None:
+    node = helper.make_node("Concat", ["x", "x"], ["y"], axis=0)
+    wide = tiny.tensor("y", "float32", "M", 4)
+    data = tiny.model([node], [tiny.X], [wide])
+    graph = {"file": "run.onnx", "inputs": [tiny.X], "outputs": [wide]}
+    bundle = tiny.bundle(tmp_path / "m", data, graphs={"run": graph})
+    with _open(bundle) as model:
+        session = model.graph("run")
+        for rows in (2, 2, 1, 2):
+            result = session.run({"x": X[:rows]}, keep=("y",))["y"]
+            assert result.shape == (2 * rows, 4)
+            np.testing.assert_array_equal(result.numpy(), np.concatenate([X[:rows]] * 2))
+
+
+def test_inputs_are_checked_as_on_the_cpu(
+    doubler: Bundle, ort: fake_onnxruntime.FakeOrt, cuda: fake_cuda.FakeCuda
+) -> None:
+    with _open(doubler) as model:
+        session = model.graph("run")
+        kept = session.run({"x": X}, keep=("y",))["y"]
+        with pytest.raises(InputError, match="shape"):
+            session.run({"x": kept.reshape(4, 2)})
+        with pytest.raises(InputTypeError, match="float32"):
+            session.run({"x": X.astype(np.float64)})
+        with pytest.raises(InputError, match="keep must be among"):
+            session.run({"x": X}, keep=("z",))
+        with pytest.raises(InputTypeError, match="set of names"):
+            session.run({"x": X}, keep="y")
+    with (
+        backends.open(doubler, device="cpu") as model,
+        pytest.raises(InputError, match="must be on cpu"),
+    ):
+        model.graph("run").run({"x": kept})
+
+
+def test_full_device_gives_up_idle_memory_and_runs_again(
+    doubler: Bundle, ort: fake_onnxruntime.FakeOrt
+) -> None:
+    with _open(doubler) as model:
+        session = model.graph("run")
+        session.run({"x": X})
+        ort.refuse_runs = ["BFCArena: Failed to allocate memory for requested buffer of size 9"]
+        np.testing.assert_array_equal(session.run({"x": X})["y"], 2 * X)
+        ort.refuse_runs = ["Failed to allocate memory"] * 2
+        with pytest.raises(OutOfMemoryError, match="run: running on cuda:0") as caught:
+            session.run({"x": X})
+        assert "tiles" in caught.value.hint
+        np.testing.assert_array_equal(session.run({"x": X})["y"], 2 * X)
+
+
+def test_failures_are_of_our_types(doubler: Bundle, ort: fake_onnxruntime.FakeOrt) -> None:
+    with _open(doubler, check_finite=True) as model:
+        session = model.graph("run")
+        ort.refuse_runs = ["CUDA failure 700: an illegal memory access"]
+        with pytest.raises(DeviceError, match="illegal memory access"):
+            session.run({"x": X})
+        with pytest.raises(DeviceError, match="must be finite"):
+            session.run({"x": X * np.nan}, keep=("y",))
+    with pytest.raises(DeviceError, match="closed"):
+        session.run({"x": X})
+
+
+def test_closing_gives_all_memory_back_once_the_arrays_are_gone(
+    doubler: Bundle, ort: fake_onnxruntime.FakeOrt, cuda: fake_cuda.FakeCuda
+) -> None:
+    model = _open(doubler)
+    kept = model.graph("run").run({"x": X}, keep=("y",))["y"]
+    model.graph("run").run({"x": X})
+    model.close()
+    assert cuda.allocated
+    del kept
+    gc.collect()
+    assert cuda.allocated == 0
+    assert not cuda._host
+    assert cuda.calls.count("cudaStreamCreateWithFlags") == cuda.calls.count("cudaStreamDestroy")
+
+
+def test_threads_may_run_at_the_same_time(doubler: Bundle, ort: fake_onnxruntime.FakeOrt) -> None:
+    wrong: list[int] = []
+    with _open(doubler) as model:
+
+        def work(number: int) -> None:
+            for _ in range(20):
+                result = model.graph("run").run({"x": X + number})["y"]
+                if not np.array_equal(result, 2 * (X + number)):
+                    wrong.append(number)
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+
+
+def test_provider_options(doubler: Bundle, ort: fake_onnxruntime.FakeOrt) -> None:
+    with _open(doubler, low_memory=True, cuda_graphs=True) as model:
+        values = ort.sessions[0].values
+        assert values["device_id"] == 0
+        assert values["use_tf32"] == 0
+        assert values["cudnn_conv_use_max_workspace"] == 0
+        assert values["enable_cuda_graph"] == 1
+        assert model.report().graphs[0].cuda_graphs
+    with _open(doubler):
+        assert "enable_cuda_graph" not in ort.sessions[1].values
+
+
+# CUDA graphs
+
+
+def test_recordings_are_repeated_for_the_same_addresses_only(
+    doubler: Bundle, ort: fake_onnxruntime.FakeOrt
+) -> None:
+    with _open(doubler, cuda_graphs=True) as model:
+        session = model.graph("run")
+        for number in range(6):
+            np.testing.assert_array_equal(session.run({"x": X + number})["y"], 2 * (X + number))
+        fake = ort.sessions[0]
+        # Input and output are of one size here, and take turns with their memory.
+        assert fake.graph_ids == ["1", "2"] * 3
+        session.run({"x": X[:1]})
+        assert fake.graph_ids[-1] == "3"
+        held = [session.run({"x": X}, keep=("y",))["y"] for _ in range(20)]
+        assert len(fake.released) == len(set(fake.graph_ids)) - 16
+        for array in held:
+            np.testing.assert_array_equal(array.numpy(), 2 * X)
+
+
+# Frames to and from the device
+
+
+def test_frames_go_up_and_come_down_beside_the_work(cuda: fake_cuda.FakeCuda) -> None:
+    compute = _cuda.Stream(0)
+    memory = _cuda.Memory(compute)
+    moves = CudaTransfers(0, compute.handle)
+    frames = [np.full((4, 6, 3), n, np.uint8) for n in range(12)]
+
+    def started() -> Any:
+        for frame in frames:
+            up = moves.upload(frame)
+            result = up.like()
+            worked = memory.empty(up.shape, up.dtype)
+            memory.copy(up, worked)
+            del result, up
+            yield moves.download(worked)
+            frame[:] = 255
+
+    for number, pending in enumerate(in_turn(started(), moves.ahead)):
+        # Never more than two frames are under way, so the memory of three is enough.
+        assert cuda.allocated <= 6 * 512
+        np.testing.assert_array_equal(pending.result(), np.full((4, 6, 3), number, np.uint8))
+    moves.close()
+
+
+def test_results_are_waited_for_once_and_live_on(cuda: fake_cuda.FakeCuda) -> None:
+    compute = _cuda.Stream(0)
+    moves = CudaTransfers(0, compute.handle)
+    array = _cuda.Memory(compute).put(X)
+    pending = moves.download(array)
+    first = pending.result()
+    moves.close()
+    assert pending.result() is first
+    np.testing.assert_array_equal(first, X)
+
+
+def test_nothing_moves_on_the_cpu(doubler: Bundle) -> None:
+    with backends.open(doubler, device="cpu") as model:
+        moves = transfers(model.graph("run"))
+        assert isinstance(moves, HostTransfers)
+        assert moves.upload(X) is X
+        assert moves.download(X).result() is X
+        assert moves.ahead == 0
+
+
+def test_things_are_given_when_as_many_more_have_been_started() -> None:
+    started: list[int] = []
+
+    def numbers() -> Any:
+        for number in range(5):
+            started.append(number)
+            yield number
+
+    seen = [(number, len(started)) for number in in_turn(numbers(), 2)]
+    assert seen == [(0, 3), (1, 4), (2, 5), (3, 5), (4, 5)]
+    assert list(in_turn(iter([]), 1)) == []
+
+
+# The models' classes
+
+
+def picture(rng: np.random.Generator, *size: int) -> np.ndarray:
+    return rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (9, 7)])
+def test_interpolator_gives_the_pictures_of_the_cpu(
+    tmp_path: Path,
+    rng: np.random.Generator,
+    ort: fake_onnxruntime.FakeOrt,
+    cuda: fake_cuda.FakeCuda,
+    size: tuple[int, int],
+) -> None:
+    bundles.interpolator(tmp_path / "m", padding="edge", multiple_of=8, minimum=8)
+    first, second = picture(rng, *size), picture(rng, *size)
+    times = [0, 0.25, 0.5, 0.75, 1]
+    with Interpolator(tmp_path / "m", device="cpu") as model:
+        expected = model.between(first, second, times)
+    with Interpolator(tmp_path / "m", device="cuda", backend="onnxruntime") as model:
+        cuda.calls.clear()
+        np.testing.assert_array_equal(model.between(first, second, times), expected)
+        # Two frames and three times go up, three pictures come down.
+        assert cuda.calls.count("cudaMemcpyAsync") == 8
+        assert model.between(first, second).shape == first.shape
+
+
+def test_video_is_interpolated_with_each_frame_going_up_once(
+    tmp_path: Path,
+    rng: np.random.Generator,
+    ort: fake_onnxruntime.FakeOrt,
+    cuda: fake_cuda.FakeCuda,
+) -> None:
+    bundles.interpolator(tmp_path / "m")
+    # A slow drift, in which no scene ends.
+    base = picture(rng, 20, 24) // 2
+    frames = np.stack([base + n for n in range(10)]).astype(np.uint8)
+    with Interpolator(tmp_path / "m", device="cpu") as model:
+        expected = model.interpolate(Video.from_frames(frames, 10), factor=3).frames()
+    with Interpolator(tmp_path / "m", device="cuda", backend="onnxruntime") as model:
+        cuda.calls.clear()
+        result = model.interpolate(Video.from_frames(frames, 10), factor=3).frames()
+        np.testing.assert_array_equal(result, expected)
+        pairs = len(frames) - 1
+        assert cuda.calls.count("cudaMemcpyAsync") == len(frames) + 2 * 2 * pairs
+
+
+@pytest.mark.parametrize("tile", ["auto", 7])
+def test_upscaler_gives_the_pictures_of_the_cpu(
+    tmp_path: Path, rng: np.random.Generator, ort: fake_onnxruntime.FakeOrt, tile: Any
+) -> None:
+    bundles.upscaler(tmp_path / "m-x2")
+    frames = np.stack([picture(rng, 18, 30) for _ in range(7)])
+    options = {"device": "cuda", "backend": "onnxruntime", "tile": tile}
+    with Upscaler(tmp_path / "m-x2", **options) as model:
+        result = model.upscale(Video.from_frames(frames, 10)).frames()
+        np.testing.assert_array_equal(result, frames.repeat(2, 1).repeat(2, 2))
+
+
+@needs_shipped
+def test_shipped_models_give_the_pictures_of_the_cpu(
+    ort: fake_onnxruntime.FakeOrt, rng: np.random.Generator
+) -> None:
+    first, second = picture(rng, 64, 96), picture(rng, 64, 96)
+    on_cuda: dict[str, Any] = {"device": "cuda", "backend": "onnxruntime"}
+    results = []
+    for device in ({"device": "cpu"}, on_cuda):
+        with Interpolator(**device) as between, Upscaler(**device) as upscaler:
+            results.append((between.between(first, second, 0.3), upscaler.upscale_frame(first)))
+    for expected, result in zip(*results, strict=True):
+        assert np.abs(expected.astype(int) - result).max() <= 1
