@@ -165,8 +165,12 @@ def test_sheet_places_pictures_two_by_two() -> None:
     assert (result[:20, :20] == 255).any()
 
 
-def test_png_holds_the_picture(tmp_path: Path, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("smooth", [False, True])
+def test_png_holds_the_picture(tmp_path: Path, rng: np.random.Generator, smooth: bool) -> None:
     picture = rng.integers(0, 256, (13, 17, 3), dtype=np.uint8)
+    if smooth:
+        # Rows that follow from those above, which another filter stores smaller.
+        picture = np.cumsum(np.repeat(picture[:1], 13, axis=0), axis=0, dtype=np.uint8)
     write_png(tmp_path / "p.png", picture, overwrite=False)
     with av.open(str(tmp_path / "p.png")) as container:
         (frame,) = container.decode(video=0)

@@ -196,6 +196,16 @@ def test_cancel_from_another_thread_stops_the_run(folder: Path) -> None:
         assert frames(model).shape == (9, 16, 24, 3)
 
 
+def test_a_generated_video_shows_itself_in_a_notebook(generator: Generator) -> None:
+    video = generator.generate(PROMPT, seed=1)
+    shown = video._repr_mimebundle_()
+    assert shown["text/plain"] == "<Video 24x16, 8 fps, 1.12 s>"
+    assert 'src="data:video/mp4;base64,' in shown["text/html"]
+    assert "24x16" in shown["text/html"]
+    # Showing it reads it, and leaves it to be read again.
+    assert video.frames().shape == (9, 16, 24, 3)
+
+
 def test_unknown_words_are_named(generator: Generator) -> None:
     with pytest.warns(UserWarning, match="prompt: the model does not know 'zebra', 'dances'"):
         generator.generate("a red zebra dances", seed=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 from collections.abc import Iterator
@@ -65,9 +66,15 @@ class _Clock:
             yield frame
 
 
-def there_is(model: str | os.PathLike[str]) -> bool:
-    """Whether there is a generator to show; one that was named and is not there is an error."""
-    return model != "tiny" or "generator-tiny" in shipped()
+def missing(model: str | os.PathLike[str]) -> str:
+    """Why there is no generator to show, or nothing; one that was named must be there."""
+    if model != "tiny":
+        return ""
+    if "generator-tiny" not in shipped():
+        return "no generator is installed"
+    if importlib.util.find_spec("tokenizers") is None:
+        return "pip install 'fastvid-sdk[generate]' adds what reads prompts"
+    return ""
 
 
 def output_beside(output: str | os.PathLike[str]) -> str:

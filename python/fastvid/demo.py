@@ -154,8 +154,8 @@ def run(
         raise InputError(f"seconds: argument must be from 0.1 to 20, got {seconds}")
     if picture is not None:
         _check_picture(picture, overwrite)
-    from_text = _demo_chain.there_is(generator)
-    if from_text:
+    no_text = _demo_chain.missing(generator)
+    if not no_text:
         _demo_chain.check_output(output, overwrite=overwrite)
     say = log or (lambda line: None)
     with Interpolator(interpolator, **device) as between, Upscaler(upscaler, **device) as larger:
@@ -169,7 +169,9 @@ def run(
             write_png(picture, comparison.middle, overwrite=overwrite)
         reports = [model.report().to_dict() for model in (between, larger)]
     chain = None
-    if from_text:
+    if no_text:
+        say(f"no video from a text: {no_text}")
+    else:
         say(f"drawing {_demo_chain.PROMPT!r}, through all three models")
         chain = _demo_chain.run(
             output,
