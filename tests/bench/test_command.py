@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from fastvid.bench import Results
@@ -47,12 +49,15 @@ def test_tables_go_to_the_terminal_and_results_to_files(
     assert sorted(os.listdir(tmp_path)) == ["r.json", "r.md"]
 
 
-def test_rows_that_miss_a_bound_exit_3_and_are_named(run: Any, models: Path) -> None:
+def test_rows_that_miss_a_bound_exit_3_and_are_named(
+    run: Any, models: Path, schema: dict[str, Any]
+) -> None:
     code, out, err = run(
         models / "up", models / "bad", "--formats", "onnx-cpu", *QUICK, "--json", "--quiet",
         "--assert", "p50<0.000001",
     )  # fmt: skip
     assert code == 3
+    jsonschema.validate(json.loads(out), schema)
     missed = json.loads(out)["missed"]
     assert [m["row"] for m in missed] == ["up onnx-cpu 64x48", "bad onnx-cpu 64x48"]
     lines = [line for line in err.splitlines() if line.startswith("fastvid: missed: p50<1e-06: ")]
@@ -125,6 +130,16 @@ def test_outputs_that_exist_are_kept_unless_they_may_be_replaced(
     assert "--overwrite" in err
     assert run(*arguments, "--overwrite")[0] == 0
     assert output.read_text() != "precious"
+
+
+def test_no_place_for_temporary_files_is_an_error(
+    run: Any, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    code, _, err = run(models / "up", *QUICK)
+    assert code == 7
+    assert "a temporary folder cannot be made: No such file" in err
+    assert "hint: TMPDIR" in err
 
 
 def test_two_results_are_compared(run: Any, tmp_path: Path, make_row: Any, results_of: Any) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 
 from fastvid import bench
@@ -32,7 +34,7 @@ def test_the_schema_has_every_field_and_no_other(
 ) -> None:
     data = json.loads(results_of(make_row()).to_json())
     validator = jsonschema.Draft202012Validator(schema)
-    assert set(schema["properties"]) == set(data)
+    assert set(schema["properties"]) == {*data, "missed"}
     assert set(schema["$defs"]["row"]["properties"]) == set(data["rows"][0])
     data["rows"][0]["more"] = 1
     assert not validator.is_valid(data)
@@ -74,6 +76,43 @@ def test_samples_are_told_by_process(make_row: Any) -> None:
     assert row.samples_by_process == [list(row.samples_ms[:3]), list(row.samples_ms[3:])]
     assert make_row(frame={}).samples_by_process == [list(row.samples_ms)]
     assert make_row(frame={}, samples_ms=()).samples_by_process == []
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths of everything inside a JSON value."""
+    if not isinstance(value, dict | list):
+        return
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+def test_whatever_is_changed_in_a_file_is_read_or_refused(
+    make_row: Any, results_of: Any, rng: np.random.Generator
+) -> None:
+    results = results_of(make_row(), make_row(model="b", status="failed", reason="no"))
+    text = json.dumps(results.to_dict() | {"method": {"seconds": 3, "interleaved": True}})
+    paths = [path for path in places(json.loads(text)) if "samples_ms" not in path[:-1]]
+    junk: list[Any] = [None, True, -1, 1e300, 1 << 70, "x", "", [], [1], ["x"], {}, {"a": 1}, [[]]]
+    refused = 0
+    for path in paths:
+        for value in rng.permutation(len(junk))[:4]:
+            data = json.loads(text)
+            place = data
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = junk[value]
+            try:
+                read = Results.from_json(json.dumps(data))
+            except InputError:
+                refused += 1
+                continue
+            assert read.to_text()
+            assert read.to_markdown()
+            assert read.check("p99<33 psnr>40 vram<3") is not None
+            if rng.random() < 0.05:
+                assert bench.compare(results, read).to_text()
+    assert refused > len(paths)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, "3", "null"])

@@ -215,9 +215,9 @@ def _differences(before: Results, after: Results) -> Iterator[str]:
 def _flat(environment: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in environment.items():
-        if name == "versions" and isinstance(value, dict):
+        if name == "versions":
             flat |= value
-        elif name == "gpus" and isinstance(value, list):
+        elif name == "gpus":
             # Clocks of the moment differ from run to run.
             flat["gpus"] = [gpu.get("name") for gpu in value] or None
         elif name not in _VARYING:

@@ -19,6 +19,7 @@ from fastvid.bench._settings import Settings
 from fastvid.bench._work import Work
 from fastvid.bench.results import Results
 from fastvid.bundle import Bundle
+from fastvid.errors import OutputError
 
 Note = Callable[[str], None]
 
@@ -116,7 +117,13 @@ class Runner:
         self._settings = settings
         self._note: Note = progress or (lambda line: None)
         self._reference = None if reference is None else _plan.find_models([reference])[0]
-        self._temporary = tempfile.TemporaryDirectory(prefix="fastvid-bench-")
+        try:
+            self._temporary = tempfile.TemporaryDirectory(prefix="fastvid-bench-")
+        except OSError as error:
+            raise OutputError(
+                f"bench: a temporary folder cannot be made: {error.strerror}",
+                hint="TMPDIR names another place",
+            ) from None
         self._folder = Path(self._temporary.name)
         self._interrupted = False
         self._references: dict[tuple[Path, tuple[int, int]], Path | None] = {}

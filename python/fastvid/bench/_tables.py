@@ -177,35 +177,36 @@ def _environment(results: Results) -> Iterator[str]:
     parts = [str(known("cpu"))]
     if known("cores") is not None:
         parts.append(f"{known('cores')} of {known('cores_of_machine')} cores")
-    if known("cpu_quota") is not None:
-        parts.append(f"limited to {known('cpu_quota'):g} CPUs")
-    if (known("cpu_frequency") or {}).get("governor"):
-        parts.append(f"governor {facts['cpu_frequency']['governor']}")
-    gpus = [str(gpu.get("name")) for gpu in known("gpus") or ()] or ["no CUDA device"]
+    frequency = known("cpu_frequency")
+    if isinstance(frequency, dict) and frequency.get("governor"):
+        parts.append(f"governor {frequency['governor']}")
     named = (
+        ("limited to {} CPUs", "cpu_quota"),
         ("{}", "instruction_set"),
         ("power mode {}", "power_mode"),
         ("driver for CUDA {}", "driver"),
         ("load before {}", "load_before"),
     )
     parts += [form.format(facts[key]) for form, key in named if known(key) is not None]
-    parts += gpus
+    parts += [str(gpu.get("name")) for gpu in known("gpus", ())] or ["no CUDA device"]
     if known("real_time_priority"):
         parts.append("real-time priority")
-    versions = ", ".join(f"{name} {v}" for name, v in (known("versions") or {}).items())
-    yield "; ".join(filter(None, [", ".join(parts), known("system"), versions])) + "."
+    packages = [f"{name} {version}" for name, version in known("versions", {}).items()]
+    yield (
+        "; ".join(filter(None, [", ".join(parts), str(known("system") or ""), ", ".join(packages)]))
+        + "."
+    )
 
 
 def _method(results: Results) -> Iterator[str]:
-    method = results.method
-    if not method:
+    known = results.method.get
+    if not results.method:
         return
-    turns = "rows of one size in turns" if method["interleaved"] else "one row after the other"
-    threads = f", {method['threads']} threads" if method["threads"] else ""
+    turns = "rows of one size in turns" if known("interleaved") else "one row after the other"
+    threads = f", {known('threads')} threads" if known("threads") else ""
     yield (
-        f"On {method['input']}, {turns}, at least {method['seconds']:g} s and "
-        f"{method['min_samples']} calls or {method['max_seconds']:g} s each, in "
-        f"{method['processes']} processes{threads}; timing adds "
-        f"{method['timer_overhead_us']:.2f} us to a call, the split of stages "
-        f"{method['hook_overhead_us']:.2f} us to a run."
+        f"On {known('input')}, {turns}, at least {known('seconds')} s and "
+        f"{known('min_samples')} calls or {known('max_seconds')} s each, in "
+        f"{known('processes')} processes{threads}; timing adds {known('timer_overhead_us')} us "
+        f"to a call, the split of stages {known('hook_overhead_us')} us to a run."
     )

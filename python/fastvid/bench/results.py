@@ -107,6 +107,10 @@ class Row:
         return bool(self.frame)
 
 
+_GROUPS = ("start", "frame", "stages", "file", "generation", "memory", "quality", "energy")
+_WORDS = ("vram_of", "reference")
+_FLAGS = ("steady", "identical")
+_LISTS = ("cold_samples_ms", "load_samples_ms", "process_of_burst", "process_p50_ms")
 _FIELDS = {f.name: f for f in dataclasses.fields(Row)}
 
 
@@ -193,14 +197,14 @@ class Results:
             rows = tuple(_row(row) for row in data["rows"])
             return cls(
                 rows=rows,
-                environment=dict(data["environment"]),
-                method=dict(data["method"]),
+                environment=_environment(data["environment"]),
+                method=dict(data["method"].items()),
                 command=str(data["command"]),
                 created=str(data["created"]),
                 interrupted=bool(data["interrupted"]),
                 warnings=tuple(map(str, data["warnings"])),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"{what}: does not follow {SCHEMA}: {error!r}") from None
 
     @classmethod
@@ -242,12 +246,47 @@ def _row(data: Mapping[str, Any]) -> Row:
     )
     if row.status not in STATUSES:
         raise ValueError(f"status {row.status!r}")
-    for name in ("start", "frame", "stages", "file", "generation", "memory", "quality", "energy"):
-        if not isinstance(getattr(row, name), dict):
-            raise TypeError(f"{name} must be an object")
+    for name in ("model", "task", "format", "device", "backend", "precision", "reason"):
+        _require(isinstance(getattr(row, name), str), name)
+    for name in (*_GROUPS, "error", "report"):
+        _require(isinstance(getattr(row, name), dict), name)
+    for name in _GROUPS:
+        for key, value in getattr(row, name).items():
+            _require(_fits(key, value), f"{name}.{key}")
+    for name in ("artefact_mb", "build_s"):
+        _require(_fits(name, getattr(row, name)), name)
     # Raises where bursts and their processes do not agree.
     _ = row.samples_by_process
     return row
+
+
+def _environment(data: Mapping[str, Any]) -> dict[str, Any]:
+    gpus = data.get("gpus", [])
+    _require(isinstance(gpus, list) and all(isinstance(g, dict) for g in gpus), "gpus")
+    _require(isinstance(data.get("versions", {}), dict), "versions")
+    return dict(data.items())
+
+
+def _require(holds: bool, name: str) -> None:
+    if not holds:
+        raise TypeError(f"{name} has the wrong type")
+
+
+def _fits(key: str, value: Any) -> bool:
+    """Whether a figure is what its name says: a finite number, if it is no word, flag or list."""
+    if key in _WORDS:
+        return isinstance(value, str)
+    if key in _FLAGS:
+        return isinstance(value, bool)
+    if key == "sources":
+        return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    if key in _LISTS:
+        return isinstance(value, list) and all(_is_number(v) for v in value)
+    return value is None or _is_number(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _size(value: Sequence[Any]) -> tuple[int, int]:
