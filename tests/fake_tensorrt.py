@@ -471,8 +471,15 @@ class _Context(_Object):
         self._need = 0
         self._memory = (0, 0)
         self._runs = 0
+        self._profile = -1
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        assert not self._trt.fake_cuda._stream(stream_handle).capturing
+        self._profile = profile_index
+        return profile_index == 0
 
     def set_input_shape(self, name: str, shape: Any) -> bool:
+        assert self._profile == 0, "a profile must be chosen before shapes are"
         low, _, high = self._engine._head["profile"][name]
         if not all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True)):
             return False

@@ -35,7 +35,8 @@ USED: dict[str, str] = {
     "create_execution_context",
     "IErrorRecorder": "__init__ num_errors get_error_code get_error_desc has_overflowed clear "
     "report_error",
-    "IExecutionContext": "set_input_shape infer_shapes update_device_memory_size_for_shapes "
+    "IExecutionContext": "set_optimization_profile_async set_input_shape infer_shapes "
+    "update_device_memory_size_for_shapes "
     "set_device_memory get_tensor_shape set_tensor_address execute_async_v3",
     "IHostMemory": "nbytes",
     "ILogger": "__init__ log ERROR WARNING INTERNAL_ERROR",

@@ -6,10 +6,10 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastvid._memory import MemoryPlan
 from fastvid._sheet import contact_sheet, write_png
@@ -24,6 +24,9 @@ from fastvid.video import Video
 from fastvid.video.target import Target
 from fastvid.video.types import Frame, RgbImage, Stage, VideoInfo
 from fastvid.video.writer import FORMATS
+
+if TYPE_CHECKING:
+    from fastvid.backends.tensorrt import Progress as EngineProgress
 
 Model = Generator | Interpolator | Upscaler
 GENERATE_OPTIONS = (
@@ -308,7 +311,36 @@ def _open(options: argparse.Namespace) -> Video:
 
 
 def _device(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("device", "backend", "precision", "threads")}
+    chosen = {
+        name: getattr(options, name) for name in ("device", "backend", "precision", "threads")
+    }
+    if options.engine_size and options.backend != "tensorrt":
+        raise InputError(
+            f"--engine-size: needs --backend tensorrt, got --backend {options.backend}",
+        )
+    if options.backend == "tensorrt":
+        from fastvid.backends.tensorrt import EngineOptions
+
+        sizes = tuple(options.engine_size) if options.engine_size else None
+        progress = None if options.quiet else _engine_display()
+        chosen["backend"] = EngineOptions(sizes=sizes, progress=progress)
+    return chosen
+
+
+def _engine_display() -> Callable[[EngineProgress], None]:
+    """Tells of builds on standard error: on a terminal in one line, elsewhere each phase once."""
+    terminal, told = sys.stderr.isatty(), ""
+
+    def show(progress: EngineProgress) -> None:
+        nonlocal told
+        phase = f"{progress.graph} {progress.size} {progress.phase}"
+        if terminal:
+            print(f"\r\033[KTensorRT: {progress.to_text()}", end="\r", file=sys.stderr, flush=True)
+        elif phase != told:
+            print(f"TensorRT: {progress.to_text()}", file=sys.stderr, flush=True)
+        told = phase
+
+    return show
 
 
 def _work(options: argparse.Namespace) -> dict[str, Any]:

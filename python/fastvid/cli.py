@@ -44,6 +44,7 @@ _OPTIONS = {
     "backend='onnxruntime'": "--backend onnxruntime",
     "low_memory=True": "--low-memory",
     "tile=": "--tile",
+    "EngineOptions(sizes=...)": "--engine-size",
 }
 """The command line's spelling of what hints say in Python's."""
 
@@ -369,6 +370,12 @@ def _work_arguments(parser: argparse.ArgumentParser) -> None:
 def _device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--backend", default="auto", help="auto, onnxruntime or tensorrt")
+    parser.add_argument(
+        "--engine-size",
+        action="append",
+        metavar="SIZE",
+        help="frames to build TensorRT engines for: 720p, 1080p, 2160p, 1920x800; may be repeated",
+    )
     parser.add_argument("--precision", default="auto", help="auto, or what the backend offers")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of each network")
 

@@ -26,6 +26,7 @@ from fastvid.errors import (
     CancelledError,
     DeviceError,
     EngineBuildError,
+    EngineError,
     FastvidError,
     InputError,
     InputTypeError,
@@ -608,3 +609,47 @@ def test_export_builds_engines_and_tells_each_phase_once(newest: Any, upscaler: 
     assert Path(path).is_file()
     assert len(said) == len({line.partition(",")[0] for line in said})
     assert any(line.startswith("upscale for 64x48: Building Engine") for line in said)
+
+
+def test_object_that_cannot_be_made_is_told(
+    newest: Any, monkeypatch: pytest.MonkeyPatch, doubler: Bundle
+) -> None:
+    """The bindings answer a null pointer with a TypeError."""
+
+    def null(*arguments: Any) -> Any:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    for kind in ("Builder", "OnnxParser", "Runtime"):
+        with monkeypatch.context() as patch:
+            patch.setattr(newest, kind, null)
+            with pytest.raises(EngineError, match="factory function returned nullptr"):
+                opened(doubler)
+
+
+def test_arrays_stay_good_when_backends_change_over(
+    newest: Any, monkeypatch: pytest.MonkeyPatch, doubler: Bundle
+) -> None:
+    background(monkeypatch)
+    with opened(doubler, build="background", batch=8) as model:
+        assert model.wait(30)
+        kept = model.graph("run").run({"x": X}, keep=["y"])["y"]
+        assert kept.stream == model._lane.stream.handle == model.graph("run").stream
+
+
+def test_command_builds_for_the_sizes_it_is_given(
+    newest: Any, upscaler: Bundle, make_clip: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fastvid.cli import main
+
+    clip = make_clip("clip.mp4", frames=3, size=(64, 48))
+    command = ["upscale", str(clip), "--model", str(upscaler.path), "--overwrite"]
+    assert main([*command, "--backend", "tensorrt", "--engine-size", "64x48"]) == 0
+    captured = capsys.readouterr()
+    assert "TensorRT: upscale for 64x48: building" in captured.err
+    assert "tensorrt on cuda:0" in captured.out
+    assert main([*command, "--backend", "onnxruntime", "--engine-size", "64x48"]) == 2
+    assert "needs --backend tensorrt" in capsys.readouterr().err
+    assert main([*command, "--backend", "tensorrt", "--engine-size", "32x32"]) == 2
+    error = capsys.readouterr().err
+    assert "inputs must fit one of the engines, for 32x32" in error
+    assert "name the sizes to build engines for: --engine-size" in error

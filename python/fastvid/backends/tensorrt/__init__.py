@@ -48,7 +48,6 @@ def load(
     device: Device,
     engines: EngineOptions,
     options: Options,
-    progress: ProgressCallback | None = None,
 ) -> LoadedModel:
     """Loads every graph of a bundle; see `fastvid.backends.open`.
 
@@ -60,7 +59,6 @@ def load(
         device: A CUDA device, or `auto` for the first.
         engines: How engines are built.
         options: How graphs are run.
-        progress: Told of progress, from any thread.
 
     Raises:
         NoDeviceError: There is no such CUDA device.
@@ -71,17 +69,31 @@ def load(
     index = _index(device)
     _setup.runtime(index)
 
-    def make(cancelled: Callable[[], bool]) -> LoadedModel:
-        opening = _Opening(bundle, index, engines, options, progress)
-        return opening.model(f"backend='tensorrt' was asked for on cuda:{index}", cancelled)
-
+    opening = _Opening(bundle, index, engines, options)
+    reason = f"backend='tensorrt' was asked for on cuda:{index}"
     if engines.build == "background":
-        from fastvid.backends import onnxruntime
-        from fastvid.backends.tensorrt._model import BackgroundModel
+        return _background(opening, reason)
+    return _interruptible(
+        f"fastvid-open-{bundle.name}", lambda cancelled: opening.model(reason, cancelled)
+    )
 
-        serving = onnxruntime.load(bundle, Device("cuda", index), options)
-        return BackgroundModel(serving, make)
-    return _interruptible(f"fastvid-open-{bundle.name}", make)
+
+def _background(opening: _Opening, reason: str) -> LoadedModel:
+    """A model that onnxruntime runs until the engines are there, on the same stream."""
+    from fastvid.backends import onnxruntime
+    from fastvid.backends.onnxruntime_cuda import Lane
+    from fastvid.backends.tensorrt._model import BackgroundModel
+
+    assert opening.run is not None
+    lane = opening.lane = Lane(opening.index)
+    try:
+        serving = onnxruntime.load(
+            opening.bundle, Device("cuda", opening.index), opening.run, lane=lane
+        )
+    except BaseException:
+        lane.close()
+        raise
+    return BackgroundModel(serving, lambda stop: opening.model(reason, stop), lane)
 
 
 def load_cached(bundle: Bundle, device: Device, options: Options) -> tuple[LoadedModel | None, str]:
@@ -98,7 +110,7 @@ def load_cached(bundle: Bundle, device: Device, options: Options) -> tuple[Loade
     if not Store().names():
         return None, missing
     engines = EngineOptions(build="never")
-    opening = _Opening(bundle, _index(device), engines, options, None, serve=True)
+    opening = _Opening(bundle, _index(device), engines, options, serve=True)
     reason = "backend='auto' takes TensorRT engines that are cached"
     try:
         made = _interruptible(
@@ -154,8 +166,8 @@ def build(
 
     def make(stopped: Callable[[], bool]) -> tuple[Path, ...]:
         store.open()
-        now = chosen.replaced(build="now")
-        opening = _Opening(bundle, index, now, None, progress, strict=True)
+        now = chosen.replaced(build="now", progress=progress or chosen.progress)
+        opening = _Opening(bundle, index, now, None, strict=True)
         names = opening.names(lambda: stopped() or cancelled())
         return tuple(store.path(name) for name in names)
 
@@ -210,10 +222,12 @@ class _Opening:
     options: EngineOptions
     run: Options | None
     """How sessions run; None where none are made."""
-    progress: ProgressCallback | None
     serve: bool = False
     """Whether onnxruntime runs the sizes that no engine takes."""
     strict: bool = False
+    """Whether a cache that cannot be written is an error."""
+    lane: Lane | None = None
+    """Stream and memory that somebody else closes; None makes some."""
 
     def names(self, cancelled: Callable[[], bool]) -> list[str]:
         """Makes the engines; gives their names in the cache."""
@@ -226,7 +240,7 @@ class _Opening:
             return [one.name for one in made]
         finally:
             provider.close()
-            lane.close()
+            self._give_back(lane)
 
     def model(self, reason: str, cancelled: Callable[[], bool]) -> LoadedModel:
         """Makes the engines, and sessions with them."""
@@ -272,12 +286,13 @@ class _Opening:
                 reason += f"; engines are not kept: {provider.cache_problem}"
             ordered = {name: sessions[name] for name in self.bundle.graphs}
             report = self._report(reason, tuple(s.report() for s in ordered.values()))
-            return TensorRTModel(self.bundle, ordered, lane, worker, report, lambda: others)
+            end = None if self.lane is lane else lane.close
+            return TensorRTModel(self.bundle, ordered, worker, report, lambda: others, end)
         except BaseException:
             for other in others:
                 other.close()
             worker.close()
-            lane.close()
+            self._give_back(lane)
             raise
         finally:
             provider.close()
@@ -287,18 +302,21 @@ class _Opening:
         from fastvid.backends.tensorrt._provide import Provider
 
         trt = _setup.runtime(self.index)
-        lane = Lane(self.index)
+        lane = self.lane or Lane(self.index)
         provider = Provider(
             trt,
             self.bundle,
             require_cuda(self.index),
             self.options,
             lane,
-            self.progress,
             cancelled,
             self.strict,
         )
         return lane, provider
+
+    def _give_back(self, lane: Lane) -> None:
+        if lane is not self.lane:
+            lane.close()
 
     def _engines(
         self, provider: Provider

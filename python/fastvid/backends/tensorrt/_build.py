@@ -17,6 +17,7 @@ from fastvid.backends.tensorrt._setup import (
     SAME_CAPABILITY_SINCE,
     Messages,
     Watch,
+    created,
     logger_and_recorder,
     monitor_of,
     version_of,
@@ -120,7 +121,7 @@ def _build(
     folder: Path | None,
 ) -> bytes:
     messages, logger, recorder = logger_and_recorder(trt)
-    builder = trt.Builder(logger)
+    builder = created(trt.Builder, messages, logger)
     builder.error_recorder = recorder
     # From 11 on every network is strongly typed: it computes in the dtypes that the graph has.
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -162,7 +163,7 @@ def _build(
 def merged_timing(trt: Any, kept: bytes, measured: bytes) -> bytes:
     """The measurements of two builds in one; those of `measured` if they do not fit together."""
     messages, logger, recorder = logger_and_recorder(trt)
-    builder = trt.Builder(logger)
+    builder = created(trt.Builder, messages, logger)
     builder.error_recorder = recorder
     config = builder.create_builder_config()
     cache = config.create_timing_cache(measured)
@@ -190,7 +191,7 @@ def _parsed(
     trt: Any, network: Any, logger: Any, source: Source, messages: Messages, folder: Path | None
 ) -> Any:
     """The parser, after it has filled the network."""
-    parser = trt.OnnxParser(network, logger)
+    parser = created(trt.OnnxParser, messages, network, logger)
     if folder is None:
         done = parser.parse(source.graph.model)
     else:

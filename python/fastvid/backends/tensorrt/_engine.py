@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fastvid._specs import GraphSpec
-from fastvid.backends._cuda import DeviceArray, Graph, Memory
-from fastvid.backends.tensorrt._setup import Messages, logger_and_recorder
+from fastvid.backends._cuda import DeviceArray, Graph, Memory, use_device
+from fastvid.backends.tensorrt._setup import Messages, created, logger_and_recorder
 from fastvid.errors import DeviceError, DeviceLostError, EngineLoadError, OutOfMemoryError
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -55,7 +55,8 @@ class Engine:
         self._scratch: DeviceArray | None = None
         # TensorRT keeps pointers to logger and recorder for as long as the runtime lives.
         self._messages, self._logger, self._recorder = logger_and_recorder(trt)
-        self._runtime: Any = trt.Runtime(self._logger)
+        use_device(memory.device)
+        self._runtime: Any = created(trt.Runtime, self._messages, self._logger)
         self._runtime.error_recorder = self._recorder
         self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
@@ -85,6 +86,7 @@ class Engine:
         with self._lock:
             if self._engine is None:
                 raise DeviceError(f"{self._what}: engine is closed")
+            use_device(self._memory.device)
             shapes = tuple(inputs[spec.name].shape for spec in self._graph.inputs)
             binding = self._bindings.get(shapes)
             if binding is None:
@@ -172,6 +174,8 @@ class _Binding:
         self._graphs: OrderedDict[tuple[int, ...], Graph] = OrderedDict()
         self._seen: OrderedDict[tuple[int, ...], None] = OrderedDict()
         self._scratch = 0
+        if not context.set_optimization_profile_async(0, memory.stream.handle):
+            self._fail("its profile cannot be chosen")
         for spec, shape in zip(graph.inputs, shapes, strict=True):
             if not context.set_input_shape(spec.name, shape):
                 self._fail(f"input {spec.name!r} cannot have shape {shape}")

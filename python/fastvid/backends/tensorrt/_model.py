@@ -26,26 +26,27 @@ class TensorRTModel:
     Args:
         bundle: The bundle.
         sessions: By the name of their graph.
-        lane: Stream and memory of the TensorRT sessions.
         worker: Of the TensorRT sessions.
         report: What runs the graphs.
         others: Models of other backends that some sessions belong to; closed with this one.
+        end: Closes the stream that the sessions share; None if somebody else does.
     """
 
     def __init__(
         self,
         bundle: Bundle,
         sessions: Mapping[str, Session],
-        lane: Lane,
         worker: Worker,
         report: Report,
         others: Callable[[], list[LoadedModel]],
+        end: Callable[[], None] | None,
     ) -> None:
         self._bundle = bundle
         self._sessions = sessions
-        self._lane, self._worker = lane, worker
+        self._worker = worker
         self._report = report
         self._others = others
+        self._end = end
 
     @property
     def bundle(self) -> Bundle:
@@ -73,7 +74,8 @@ class TensorRTModel:
         for other in self._others():
             other.close()
         self._worker.close()
-        self._lane.close()
+        if self._end is not None:
+            self._end()
 
     def __enter__(self) -> TensorRTModel:
         return self
@@ -91,12 +93,17 @@ class BackgroundModel:
     Args:
         serving: The model that runs meanwhile, on the same device.
         build: Makes the other one; it is given whether to stop.
+        lane: Stream and memory that both share, so that arrays of one may go to the other.
     """
 
     def __init__(
-        self, serving: LoadedModel, build: Callable[[Callable[[], bool]], LoadedModel]
+        self,
+        serving: LoadedModel,
+        build: Callable[[Callable[[], bool]], LoadedModel],
+        lane: Lane,
     ) -> None:
         self._serving = serving
+        self._lane = lane
         self._current: LoadedModel = serving
         self._note = "onnxruntime serves while TensorRT builds its engines"
         self._stop = threading.Event()
@@ -160,6 +167,7 @@ class BackgroundModel:
             if self._current is not self._serving:
                 self._current.close()
         self._serving.close()
+        self._lane.close()
 
     def __enter__(self) -> BackgroundModel:
         return self

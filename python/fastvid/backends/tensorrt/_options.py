@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastvid._specs import SizeRule
+from fastvid.backends.tensorrt._setup import ProgressCallback
 from fastvid.backends.tensorrt._store import DEFAULT_LIMIT, folder_argument
 from fastvid.errors import InputError, InputTypeError
 
@@ -68,6 +69,8 @@ class EngineOptions:
     """The cache's folder; None is `fastvid/engines` in `XDG_CACHE_HOME`, by default `~/.cache`."""
     cache_limit: int = DEFAULT_LIMIT
     """Bytes of all engines of the cache; those unused for longest are removed."""
+    progress: ProgressCallback | None = field(default=None, compare=False, repr=False)
+    """Told of builds (`Progress`), at most ten times a second and from any thread."""
 
     def __post_init__(self) -> None:
         if isinstance(self.sizes, str):

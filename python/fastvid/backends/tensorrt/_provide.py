@@ -15,7 +15,7 @@ from fastvid.backends.tensorrt._engine import Engine, dtype_of
 from fastvid.backends.tensorrt._graph import PluginGraph, plugin_graph
 from fastvid.backends.tensorrt._key import base_key, base_name, engine_name, timing_name
 from fastvid.backends.tensorrt._options import EngineOptions, FrameSize, frame_sizes
-from fastvid.backends.tensorrt._setup import ProgressCallback, Watch
+from fastvid.backends.tensorrt._setup import Watch
 from fastvid.backends.tensorrt._shapes import (
     Profile,
     Range,
@@ -78,7 +78,6 @@ class Provider:
     device: CudaDevice
     options: EngineOptions
     lane: Lane
-    progress: ProgressCallback | None = None
     cancelled: Callable[[], bool] = lambda: False
     strict: bool = False
     """Whether a cache that cannot be written is an error; else engines are kept in memory."""
@@ -180,7 +179,7 @@ class Provider:
                 f"for {self.device}",
                 hint="`fastvid export MODEL --format engine` builds it",
             )
-        watch = Watch(graph.name, size.label, self.progress, self.cancelled)
+        watch = Watch(graph.name, size.label, self.options.progress, self.cancelled)
         if not self._writable():
             return self._build(graph, size, name, watch)
         assert self._store is not None

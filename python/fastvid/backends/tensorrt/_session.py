@@ -135,7 +135,7 @@ class TensorRTSession:
             given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise InputError(
                 f"{self._graph.name}: inputs must fit one of the engines, for {sizes}, got {given}",
-                hint="EngineOptions(sizes=...) names the sizes to build engines for",
+                hint="name the sizes to build engines for: EngineOptions(sizes=...)",
             )
         return self._other().run(inputs, keep=keep)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastvid.devices import require_cuda
-from fastvid.errors import BackendUnavailableError
+from fastvid.errors import BackendUnavailableError, EngineError
 
 OLDEST, NEWEST_MAJOR = (10, 3), 11
 INSTALL = "pip install 'fastvid-sdk[tensorrt]', or on a Jetson the TensorRT of its JetPack"
@@ -253,6 +253,21 @@ def _classes(trt: Any) -> tuple[type[Any], type[Any], type[Any]]:
             self._steps.pop(phase_name, None)
 
     return Logger, Recorder, Monitor
+
+
+def created(kind: Any, messages: Messages, *arguments: Any) -> Any:
+    """An object of TensorRT.
+
+    Raises:
+        EngineError: TensorRT gave none, which its bindings tell by exceptions of Python.
+    """
+    try:
+        return kind(*arguments)
+    except (TypeError, RuntimeError) as error:
+        name = getattr(kind, "__name__", str(kind))
+        raise EngineError(
+            f"tensorrt: no {name} could be made: {error}; {messages.drain()}"
+        ) from None
 
 
 def logger_and_recorder(trt: Any) -> tuple[Messages, Any, Any]:
