@@ -14,6 +14,7 @@ from typing import Any
 
 import generation.tables as generation
 import gpu_rows
+import overhead
 import timing
 from tables import load, ms, source, table, times
 
@@ -426,6 +427,7 @@ SECTIONS = {
     "Ops: attention": attending,
     "Ops: temporal attention": attending_in_time,
     "Ops: the cost of a call": calling,
+    "The SDK beside onnxruntime": overhead.table_of_calls,
     "Pipeline": pipeline,
     "Start-up and size": startup,
     "On a GPU": gpu,
