@@ -17,7 +17,8 @@ on the same weights, noise and steps under `inference_mode`, the decoder on the 
 by latent, whichever is faster; the frames are compared first. Cold: whole processes up to the first
 frame written, `fastvid generate` beside diffusers with a Wan pipeline of random weights of equal
 width, depth and heads, made and saved before. Its process ends with its first frame as a PNG;
-fastvid's is timed until it has ended, with the whole video written.
+fastvid's is timed until it has ended, with the whole video written. Chain: from the text through
+interpolation by 4 and upscaling by 4 into a file, in one process, and its peak of memory.
 """
 
 from __future__ import annotations
@@ -105,17 +106,28 @@ def warm(options: argparse.Namespace) -> dict[str, Any]:
             "num_inference_steps": spec.num_inference_steps,
             "guidance_scale": spec.guidance_scale,
         }
-        for size in SIZES:
-            report["work"][f"{size}x{size}"] = peer.work(size, FRAMES)
+        for size in options.sizes:
+            work = report["work"][f"{size}x{size}"] = peer.work(size, FRAMES)
             for name, asked in (("few", few), ("full", FULL)):
                 if name == "full" and few == FULL:
                     continue
                 shape = {"height": size, "width": size, "num_frames": FRAMES}
                 rounds = options.rounds if name == "few" else max(3, options.rounds // 5)
                 key = f"{name} {size}x{size}"
-                report["runs"][key] = beside(generator, peer, prompts, rounds, {**shape, **asked})
+                run = beside(generator, peer, prompts, rounds, {**shape, **asked})
+                copies = 2 if asked["guidance_scale"] > 1 else 1
+                evaluations = copies * asked["num_inference_steps"]
+                gflop = evaluations * work["evaluation_gflop"] + work["decoding_gflop"]
+                run["peak_ms"] = at_peak(1e9 * gflop, options.threads)
+                report["runs"][key] = run
                 print(key, report["runs"][key], flush=True)
     return report
+
+
+def at_peak(flops: float, threads: int) -> float:
+    """Milliseconds that as many multiply-adds take in registers, without any memory."""
+    part = timing.multiply(int(1e9), threads)
+    return round(flops / 1e9 * timing.compare({"peak": part}, rounds=9)["peak"]["median_ms"], 2)
 
 
 def beside(
@@ -140,11 +152,15 @@ def beside(
             raise SystemExit(f"the answer is wrong, so its time means nothing: {name} {apart}")
     mine: list[dict[str, float]] = []
     theirs: dict[str, list[float]] = {name: [] for name in methods}
+    # What takes long needs no run before it to wake the threads and fill the caches.
+    short = asked["num_inference_steps"] < 10
     for _ in range(rounds):
-        stages(generator, next(prompts), **asked)
+        if short:
+            stages(generator, next(prompts), **asked)
         mine.append(stages(generator, next(prompts), **asked))
         for name, method in methods.items():
-            peer.frames(prompt, 1, shift, method, asked)
+            if short:
+                peer.frames(prompt, 1, shift, method, asked)
             start = time.perf_counter()
             peer.frames(prompt, 1, shift, method, asked)
             theirs[name].append(1e3 * (time.perf_counter() - start))
@@ -162,6 +178,56 @@ def beside(
         "torch_eager_over_fastvid": round(best / total, 2),
         "levels_apart": apart,
     }
+
+
+_CHILD = """
+import json, re, sys, time
+from fastvid import Generator, Interpolator, Upscaler
+frames, model = int(sys.argv[2]), sys.argv[3]
+with Generator(model) as generator, Interpolator() as between, Upscaler(scale=4) as larger:
+    class Clock:
+        name = "clock"
+        def transform(self, info):
+            return info
+        def process(self, frames, info):
+            for number, frame in enumerate(frames):
+                if number == 0:
+                    self.first = time.perf_counter()
+                yield frame
+    def run(count):
+        clock, start = Clock(), time.perf_counter()
+        clip = generator.generate("a red star moves right", seed=1, num_frames=count)
+        video = larger.upscale(between.interpolate(clip, factor=4)).through(clock)
+        result = video.save(sys.argv[1], overwrite=True)
+        return clock.first - start, time.perf_counter() - start, result.frames_out
+    run(5)
+    first, total, written = run(frames)
+# Not ru_maxrss: a process inherits that from the one that started it.
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())
+print(json.dumps({
+    "frames": frames, "frames_written": written, "first_frame_ms": round(1e3 * first, 1),
+    "total_ms": round(1e3 * total, 1), "peak_mib": round(int(peak[1]) / 1024, 1),
+}))
+"""
+
+
+def chain(options: argparse.Namespace) -> list[dict[str, float]]:
+    """Text to a written video through all three models, warm, and the peak of the process."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for frames in (17, 65):
+            line = [sys.executable, "-c", _CHILD, f"{folder}/out.mp4", str(frames), options.model]
+            runs = []
+            for _ in range(3):
+                done = subprocess.run(line, capture_output=True, text=True)
+                if done.returncode != 0:
+                    raise SystemExit(f"the chain failed: {done.stderr[-2000:]}")
+                runs.append(json.loads(done.stdout))
+            row = medians(runs)
+            if row["frames_written"] != 4 * frames:
+                raise SystemExit(f"{row['frames_written']} frames were written, not {4 * frames}")
+            rows.append(row)
+    return rows
 
 
 def cold(options: argparse.Namespace) -> dict[str, Any]:
@@ -215,23 +281,27 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="what the bundle was made of")
     parser.add_argument("--vae", type=Path, help="its autoencoder's")
     parser.add_argument("--diffusers", help="folder with diffusers and transformers, if not here")
-    parser.add_argument("--measure", choices=("both", "warm", "cold"), default="both")
+    parser.add_argument("--measure", choices=("all", "warm", "cold", "chain"), default="all")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--cold-rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     parser.add_argument("--compile", action="store_true", help="time torch.compile as well")
     options = parser.parse_args()
     path = timing.RESULTS / "generator.json"
-    # Both halves may be measured by runs of their own; each says what it ran as.
+    # The parts may be measured by runs of their own; each says what it ran as.
     kept = json.loads(path.read_text()) if path.is_file() else {}
-    if options.measure in ("both", "warm"):
+    if options.measure in ("all", "warm"):
         if options.checkpoint is None or options.vae is None:
             raise SystemExit("warm: needs --checkpoint FILE and --vae FILE")
         kept["warm"] = warm(options) | {"environment": timing.environment()}
         kept["warm"]["threads"] = options.threads
-    if options.measure in ("both", "cold"):
+    if options.measure in ("all", "cold"):
         kept["cold"] = cold(options) | {"environment": timing.environment()}
         print(kept["cold"])
+    if options.measure in ("all", "chain"):
+        kept["chain"] = {"runs": chain(options), "environment": timing.environment()}
+        print(kept["chain"]["runs"])
     with Generator(options.model) as generator:
         kept["model"] = {
             "name": generator.bundle.name,

@@ -415,6 +415,7 @@ SECTIONS = {
     "Upscaling: time": upscaling_time,
     "Generation: time": generation.time,
     "Generation: cold start": generation.cold_start,
+    "Generation: through all three models": generation.chain,
     "Generation: quality": generation.quality,
     "Ops: warping": lambda: warping("warp"),
     "Ops: warping and blending": lambda: warping("warp_blend"),
