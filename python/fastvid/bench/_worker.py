@@ -202,7 +202,11 @@ def main() -> int:
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    row = Measurement(json.loads(sys.stdin.readline()), begun)
+    spec = sys.stdin.readline()
+    if not spec:
+        # The parent was stopped while it started this process.
+        return 0
+    row = Measurement(json.loads(spec), begun)
     for line in sys.stdin:
         command = json.loads(line)
         try:
