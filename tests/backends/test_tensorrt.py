@@ -653,3 +653,31 @@ def test_command_builds_for_the_sizes_it_is_given(
     error = capsys.readouterr().err
     assert "inputs must fit one of the engines, for 32x32" in error
     assert "name the sizes to build engines for: --engine-size" in error
+
+
+def test_run_under_way_can_be_cancelled(
+    newest: Any, monkeypatch: pytest.MonkeyPatch, doubler: Bundle
+) -> None:
+    with opened(doubler, batch=8) as model:
+        session = model.graph("run")
+        wait = type(session._lane.stream.mark()).wait
+
+        def slow(event: Any) -> None:
+            model.cancel()
+            wait(event)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(session._lane.stream.mark()), "wait", slow)
+            with pytest.raises(CancelledError, match="run: was cancelled"):
+                session.run({"x": X})
+        np.testing.assert_array_equal(session.run({"x": X})["y"], 2 * X)
+
+
+def test_compatibility_needs_a_newer_tensorrt(
+    monkeypatch: pytest.MonkeyPatch, doubler: Bundle
+) -> None:
+    fake_machine.install(monkeypatch, "10.3.0")
+    with pytest.raises(InputError, match=r"needs TensorRT 10\.11 or newer, got 10\.3\.0"):
+        opened(doubler, compatibility="same_compute_capability")
+    fake_machine.install(monkeypatch)
+    opened(doubler, compatibility="same_compute_capability", tf32=True, workspace=1 << 30).close()

@@ -298,6 +298,9 @@ def test_name_follows_from_everything_that_matters(doubler: Bundle) -> None:
         name(plugins=("Warp",)),
     ]
     assert len(set(others)) == len(others)
+    # Other models of the same compute capability may take what was built for all of them.
+    shared = EngineOptions(compatibility="same_compute_capability")
+    assert name(shared, CudaDevice(0, "NVIDIA H100", (9, 0), h200.memory)) == name(shared)
     # What does not change what is built does not change the name.
     assert name(EngineOptions(build="never", cuda_graphs=False, cache_limit=1)) == name()
     assert name(device=CudaDevice(1, "NVIDIA H200", (9, 0), h200.memory)) == name()

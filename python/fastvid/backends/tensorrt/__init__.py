@@ -10,6 +10,7 @@ Nothing here imports `tensorrt` before the driver has been asked for its devices
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -362,10 +363,12 @@ class _Opening:
 def _lazily(served: Callable[[tuple[str, ...]], LoadedModel], name: str) -> Callable[[], Session]:
     """A graph's session in onnxruntime, which is opened when it is first needed."""
     kept: list[Session] = []
+    lock = threading.Lock()
 
     def session() -> Session:
-        if not kept:
-            kept.append(served((name,)).graph(name))
-        return kept[0]
+        with lock:
+            if not kept:
+                kept.append(served((name,)).graph(name))
+            return kept[0]
 
     return session

@@ -140,7 +140,7 @@ def _build(
     if timing is not None:
         # A cache of another TensorRT or GPU is refused; then it starts anew.
         cache = config.create_timing_cache(timing)
-        if not config.set_timing_cache(cache, ignore_mismatch=False):
+        if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
             cache = config.create_timing_cache(b"")
             config.set_timing_cache(cache, ignore_mismatch=False)
     watch.tell("building", always=True)
@@ -167,7 +167,8 @@ def merged_timing(trt: Any, kept: bytes, measured: bytes) -> bytes:
     builder.error_recorder = recorder
     config = builder.create_builder_config()
     cache = config.create_timing_cache(measured)
-    if kept and cache.combine(config.create_timing_cache(kept), ignore_mismatch=False):
+    other = config.create_timing_cache(kept) if kept else None
+    if other is not None and cache is not None and cache.combine(other, ignore_mismatch=False):
         return bytes(memoryview(cache.serialize()))
     messages.clear()
     return measured

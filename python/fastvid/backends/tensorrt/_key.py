@@ -51,7 +51,8 @@ def base_key(
         "options": options.builder(device.memory),
         "tensorrt": tensorrt,
         "cuda": cuda,
-        "gpu": device.name,
+        # With that option other models of the same capability may take the engine too.
+        "gpu": device.name if options.compatibility == "none" else "",
         "capability": list(device.capability),
         "system": platform.system(),
         "machine": platform.machine(),

@@ -231,12 +231,12 @@ class Provider:
             return self._ready(graph, name, header, plan, built=False)
         except EngineLoadError as error:
             # Never used, and never taken for a missing one in silence.
+            self._store.quarantine(self._store.path(name))
             warnings.warn(
                 f"a cached engine goes into quarantine: {error.message}",
                 RuntimeWarning,
                 stacklevel=2,
             )
-            self._store.quarantine(self._store.path(name))
             return None
 
     def _ready(

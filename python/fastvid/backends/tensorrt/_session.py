@@ -16,7 +16,7 @@ from fastvid.backends._worker import Call, Worker
 from fastvid.backends.onnxruntime_cuda import Lane
 from fastvid.backends.tensorrt._engine import Engine
 from fastvid.backends.tensorrt._provide import ReadyEngine
-from fastvid.errors import DeviceError, InputError
+from fastvid.errors import CancelledError, DeviceError, InputError
 
 
 class TensorRTSession:
@@ -53,6 +53,7 @@ class TensorRTSession:
         self._report = report
         self._finite = finite
         self._other = other
+        self._runs: set[_Run] = set()
         self._open = True
 
     @functools.cached_property
@@ -84,22 +85,35 @@ class TensorRTSession:
         ready = next((one for one in self._engines if one.takes(shapes)), None)
         if ready is None:
             return self._run_elsewhere(inputs, shapes, keep)
-        engine = ready.engine
+        under_way = _Run()
+        self._runs.add(under_way)
+        try:
+            outputs = self._finished(ready.engine, inputs, keep)
+        finally:
+            self._runs.discard(under_way)
+        if under_way.cancelled:
+            raise CancelledError(f"{self._graph.name}: was cancelled")
+        if self._finite:
+            read = {n: a.numpy() if isinstance(a, DeviceArray) else a for n, a in outputs.items()}
+            check_finite(self._graph.name, read)
+        return outputs
 
-        def run(call: Call[dict[str, Any]]) -> dict[str, Any]:
+    def _finished(
+        self, engine: Engine, inputs: Mapping[str, Any], keep: Collection[str]
+    ) -> dict[str, Any]:
+        """One run, with what is not kept on the host."""
+
+        def queue(call: Call[dict[str, Any]]) -> dict[str, Any]:
             with self._lane.lock:
                 return self._queued(engine, inputs, keep)
 
         # Only queueing happens here, which is short.
-        outputs = self._worker.run(run, direct=True)
+        outputs = self._worker.run(queue, direct=True)
         host = {n: array for n, array in outputs.items() if isinstance(array, np.ndarray)}
         if host:
             self._lane.stream.mark().wait()
             # Page-locked memory is scarce, and a caller may keep its arrays.
             outputs |= {n: array.copy() for n, array in host.items()}
-        if self._finite:
-            read = {n: a.numpy() if isinstance(a, DeviceArray) else a for n, a in outputs.items()}
-            check_finite(self._graph.name, read)
         return outputs
 
     def _queued(
@@ -140,7 +154,9 @@ class TensorRTSession:
         return self._other().run(inputs, keep=keep)
 
     def cancel(self) -> None:
-        """Does nothing: a run is queued as a whole, and the device ends it within a frame."""
+        """Lets the runs that are under way raise `CancelledError`; the device ends them first."""
+        for run in tuple(self._runs):
+            run.cancelled = True
 
     def close(self) -> None:
         """Frees the engines once their runs have ended."""
@@ -151,6 +167,12 @@ class TensorRTSession:
     def report(self) -> GraphReport:
         """What runs the graph."""
         return self._report
+
+
+class _Run:
+    """A run that is under way."""
+
+    cancelled = False
 
 
 class SwitchedSession:

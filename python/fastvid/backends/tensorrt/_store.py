@@ -57,9 +57,10 @@ class StoredEngine:
         if not self.header:
             return f"{self.path.name}: {size}, not of this user, will not be used"
         key = self.header["key"]
+        device = key["gpu"] or "compute capability {}.{}".format(*key["capability"])
         return (
-            f"{key['model']}, {key['graph']} for {self.header['size']}: {size}, "
-            f"{key['gpu']}, TensorRT {key['tensorrt']}, last used {used}"
+            f"{key['model']}, {key['graph']} for {self.header['size']}: {size}, {device}, "
+            f"TensorRT {key['tensorrt']}, last used {used}"
         )
 
     def to_dict(self) -> dict[str, Any]:
