@@ -188,6 +188,14 @@ def test_an_interrupted_run_says_so() -> None:
     assert "stopped before the end" in Results((), interrupted=True).to_text()
 
 
+def test_the_page_names_every_metric_and_format() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "bench.md").read_text()
+    for name, metric in METRICS.items():
+        assert f"| `{name}` | {metric.unit} | {metric.meaning} |" in page
+    for name in bench.FORMATS:
+        assert f"| `{name}` |" in page
+
+
 def test_public_names_load() -> None:
     assert dir(bench) == sorted(bench.__all__)
     for name in bench.__all__:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA", "STATUSES", "Results", "Row"]
 
 SCHEMA = "fastvid.bench/1"
-"""Name and version of the format; the version grows when a field changes its meaning or goes."""
+"""Name and version of the format; the version grows with every change of the fields."""
 
 STATUSES = ("ok", "failed", "unavailable", "interrupted", "not run")
 _MAX_BYTES = 64 << 20
