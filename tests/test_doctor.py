@@ -213,10 +213,11 @@ def test_limits_of_the_shell_and_of_variables(monkeypatch: pytest.MonkeyPatch) -
 def test_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert _only(_machine.machine(), "cache").status == "ok"
-    (tmp_path / "fastvid").write_text("a file where a folder should be")
+    (tmp_path / "fastvid").mkdir()
+    (tmp_path / "fastvid" / "engines").write_text("a file where a folder should be")
     check = _only(_machine.machine(), "cache")
     assert check.status == "limit"
-    assert f"mkdir -p {tmp_path / 'fastvid'}" in check.hint
+    assert f"mkdir -p {tmp_path / 'fastvid' / 'engines'}" in check.hint
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/names/do/not/count")
     assert str(Path.home()) in _only(_machine.machine(), "cache").detail
 

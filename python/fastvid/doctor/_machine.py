@@ -161,7 +161,9 @@ def version_of(name: str) -> str:
 
 def _cache() -> Check:
     """Whether engines can be kept; the innermost folder that exists decides."""
-    folder = cache_folder()
+    from fastvid.backends.tensorrt._store import default_folder
+
+    folder = default_folder()
     there = next(p for p in (folder, *folder.parents) if os.path.exists(p))
     if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
         hint = (
@@ -175,12 +177,6 @@ def _cache() -> Check:
         hint = f"engines may not fit; free some, or set XDG_CACHE_HOME: du -sh {folder}"
         return Check(_PART, "cache", LIMIT, detail, hint)
     return Check(_PART, "cache", OK, detail)
-
-
-def cache_folder() -> Path:
-    """Where fastvid keeps what it can make again."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "fastvid"
 
 
 def summary() -> str:

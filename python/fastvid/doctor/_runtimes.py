@@ -24,9 +24,6 @@ _TRT_PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu13-bindings", "tensorr
 _OLDEST_CAPABILITY = (7, 5)
 _WHEEL_CUDA = (13, 0)
 """What onnxruntime-gpu from PyPI is built with."""
-_PLUGIN_TENSORRT = (10, 16)
-"""Before it, the text of plugins' attributes is garbled."""
-_OLDEST_TENSORRT = (10, 3)
 
 
 def devices() -> Iterator[Check]:
@@ -123,19 +120,20 @@ def tensorrt() -> Iterator[Check]:
 
     Its objects crash a process without a driver, so nothing of it is created, only asked for.
     """
+    from fastvid.backends.tensorrt._setup import INSTALL, OLDEST, PLUGINS_SINCE
+
     part = "tensorrt"
     name = next((name for name in _TRT_PACKAGES if version_of(name)), "")
-    install = "pip install 'fastvid-sdk[tensorrt]'"
     if not name or importlib.util.find_spec("tensorrt") is None:
-        hint = f"engines need it: {install}; on a Jetson see docs/jetson.md"
-        yield Check(part, "package", ABSENT, "not installed", hint)
+        yield Check(part, "package", ABSENT, "not installed", f"engines need it: {INSTALL}")
         return
     version, found = version_of(name), _numbers(version_of(name))
     detail = f"{name} {version}"
-    if found < _OLDEST_TENSORRT:
-        yield Check(part, "package", LIMIT, f"{detail} is older than 10.3: not used", install)
-    elif found < _PLUGIN_TENSORRT:
-        hint = f"engines of portable graphs only (fastvid export --portable), or {install}"
+    if found < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        yield Check(part, "package", LIMIT, f"{detail} is older than {oldest}: not used", INSTALL)
+    elif found < PLUGINS_SINCE:
+        hint = f"engines of portable graphs only (fastvid export --portable), or {INSTALL}"
         yield Check(part, "package", LIMIT, f"{detail} is too old for fastvid's plugins", hint)
     else:
         yield Check(part, "package", OK, detail)
