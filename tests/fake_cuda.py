@@ -48,6 +48,8 @@ class FakeCuda:
         self._host: dict[int, Any] = {}
         self._asked: set[int] = set()
         self.calls: list[str] = []
+        self.copies: list[tuple[str, int]] = []
+        """Kind and bytes of each copy that was queued."""
         self.fail: dict[str, int] = {}
         """Status that a function gives instead of working, by its name."""
 
@@ -233,6 +235,7 @@ class FakeCuda:
         return any(p <= pointer and pointer + size <= p + len(m) for p, m in areas.items())
 
     def _cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: Any) -> None:
+        self.copies.append((kind.name, size))
         to_device = kind.name in ("cudaMemcpyHostToDevice", "cudaMemcpyDeviceToDevice")
         from_device = kind.name in ("cudaMemcpyDeviceToHost", "cudaMemcpyDeviceToDevice")
         assert self._inside(self._device, target, size) == to_device

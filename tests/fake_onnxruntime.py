@@ -103,6 +103,7 @@ class FakeSession:
     def __init__(self, ort: FakeOrt, model: bytes, values: dict[str, Any]) -> None:
         real = ort._real
         options = real.SessionOptions()
+        options.log_severity_level = 4
         options.register_custom_ops_library(str(setup.operators_library()))
         self._session = real.InferenceSession(model, options, providers=[setup.CPU])
         self._ort, self._real, self._cuda = ort, real, ort._cuda

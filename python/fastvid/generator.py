@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvid._frames import FrameArray
+from fastvid._generation.arrays import HostArrays, arrays_for
 from fastvid._generation.latents import Decoder, Encoder, Frames, Latents
 from fastvid._generation.memory import ClipMemory
 from fastvid._generation.prompts import PromptEncoder
@@ -83,7 +84,10 @@ class Generator(Model):
         self._prompts = PromptEncoder(
             bundle, self._graph("text_encoder"), self._spec.max_prompt_tokens
         )
-        self._decoder = Decoder(self._graph("decoder_first"), self._graph("decoder_next"))
+        self._arrays = arrays_for(self._graph("transformer"))
+        self._decoder = Decoder(
+            self._graph("decoder_first"), self._graph("decoder_next"), self._transfers
+        )
         self._running: set[threading.Event] = set()
         self.last_seed: int | None = None
         """The seed of the latest generation: the one given, or the one that was drawn."""
@@ -249,7 +253,7 @@ class Generator(Model):
     def _knows_pictures(self) -> bool:
         return "condition" in self._graph("transformer").inputs
 
-    def _sample(self, request: Request) -> Latents:
+    def _sample(self, request: Request) -> Any:
         stop = threading.Event()
         self._running.add(stop)
         try:
@@ -259,7 +263,7 @@ class Generator(Model):
                 negative = self._negative(request.negative_prompt)
             known, start = self._pictures(request)
             shape = self._latent_shape(request)
-            sampler = Sampler(self._graph("transformer"), shape, request, stop)
+            sampler = Sampler(self._graph("transformer"), shape, request, stop, self._arrays)
             return sampler.run(self, prompt, negative, known, start)
         finally:
             self._running.discard(stop)
@@ -280,7 +284,8 @@ class Generator(Model):
         if request.image is None and request.video is None:
             return None, None
         step = self._spec.temporal_compression
-        encoder = Encoder(self._graph(_ENCODER[0]), self._graph(_ENCODER[1]), step)
+        first, following = map(self._graph, _ENCODER)
+        encoder = Encoder(first, following, step, self._transfers)
         if request.video is not None:
             if request.redraws:
                 return None, encoder.encode(request.video)
@@ -304,10 +309,12 @@ class Generator(Model):
         known = encoder.encode(request.video[-1 - used * step :])
         return Known(tuple(range(used + 1)), known)
 
-    def _frames(self, latents: Latents) -> Iterator[Frames]:
+    def _frames(self, latents: Any) -> Iterator[Frames]:
         seen = 0
         bright = not self._check_output
-        for piece in self._decoder.decode(latents):
+        # A scheduler that is not ours leaves its latents on the host.
+        arrays = HostArrays() if isinstance(latents, np.ndarray) else self._arrays
+        for piece in self._decoder.decode(latents, arrays):
             bright = bright or int(piece.max()) >= _BLACK
             seen += len(piece)
             if not bright and seen > self._spec.temporal_compression:
@@ -317,7 +324,7 @@ class Generator(Model):
                 )
             yield piece
 
-    def _video(self, request: Request, latents: Latents) -> Video:
+    def _video(self, request: Request, latents: Any) -> Video:
         from fastvid.video import Video
 
         duration = request.num_frames / request.frame_rate
@@ -335,7 +342,7 @@ class Generator(Model):
 class _LatentSource:
     """Latents as an open source of a video."""
 
-    def __init__(self, generator: Generator, latents: Latents, info: VideoInfo) -> None:
+    def __init__(self, generator: Generator, latents: Any, info: VideoInfo) -> None:
         self.info = info
         self.warnings: list[str] = []
         self.truncated = False

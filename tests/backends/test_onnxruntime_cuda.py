@@ -10,16 +10,18 @@ from typing import Any
 import bundles
 import fake_cuda
 import fake_onnxruntime
+import generators
 import numpy as np
 import pytest
 import tiny_models as tiny
 from onnx import helper
 
-from fastvid import backends
+from fastvid import _core, backends, ops, schedulers
 from fastvid.backends import DeviceArray, LoadedModel, _cuda
 from fastvid.backends._transfer import CudaTransfers, HostTransfers, in_turn, transfers
 from fastvid.bundle import Bundle, shipped
-from fastvid.errors import DeviceError, InputError, InputTypeError, OutOfMemoryError
+from fastvid.errors import DeviceError, InputError, InputTypeError, NumericError, OutOfMemoryError
+from fastvid.generator import Generator
 from fastvid.interpolator import Interpolator
 from fastvid.upscaler import Upscaler
 from fastvid.video import Video
@@ -356,3 +358,124 @@ def test_shipped_models_give_the_pictures_of_the_cpu(
             results.append((between.between(first, second, 0.3), upscaler.upscale_frame(first)))
     for expected, result in zip(*results, strict=True):
         assert np.abs(expected.astype(int) - result).max() <= 1
+
+
+# Generation
+
+
+@pytest.fixture
+def device_ops(monkeypatch: pytest.MonkeyPatch, cuda: fake_cuda.FakeCuda) -> list[str]:
+    """The ops of generation on the fake device, queued as kernels are; lists what was called."""
+    called: list[str] = []
+
+    def view(array: Any) -> Any:
+        if not isinstance(array, DeviceArray):
+            return array
+        kind = np.ctypeslib.as_ctypes_type(array.dtype) * array.size
+        return np.ctypeslib.as_array(kind.from_address(array.pointer)).reshape(array.shape)
+
+    def randn(shape: Any, *, out: Any = None, stream: Any = None, **options: Any) -> Any:
+        if out is None:
+            return real_randn(shape, **options)
+        called.append("randn")
+        cuda.queue(stream, lambda: real_randn(shape, out=view(out), **options) is None)
+        return out
+
+    def scheduler_step(
+        matrix: Any,
+        inputs: Any,
+        *,
+        uncond: Any = None,
+        out: Any = None,
+        stream: Any = None,
+        **o: Any,
+    ) -> Any:
+        if not any(isinstance(array, DeviceArray) for array in inputs):
+            return real_step(matrix, inputs, uncond=uncond, out=out, **o)
+        called.append("scheduler_step")
+        assert all(isinstance(array, DeviceArray) for array in (*inputs, *out))
+        # Views do not keep the arrays alive: the order of the stream must.
+        given, other, results = [*map(view, inputs)], view(uncond), tuple(map(view, out))
+        cuda.queue(stream, lambda: real_step(matrix, given, uncond=other, out=results, **o) is None)
+        return out
+
+    real_randn, real_step = ops.randn, ops.scheduler_step
+    monkeypatch.setattr(ops, "randn", randn)
+    monkeypatch.setattr(ops, "scheduler_step", scheduler_step)
+    monkeypatch.setattr(_core, "cuda_compiled", lambda: True)
+    return called
+
+
+GREY = np.full((16, 24, 3), 90, np.uint8)
+
+
+def drawn(model: Generator, **arguments: Any) -> np.ndarray:
+    return model.generate("a red circle moves right", seed=5, **arguments).frames()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"guidance_scale": 1.0},
+        {"image": GREY},
+        {"image": GREY, "last_image": GREY // 9},
+        {"video": np.stack([GREY] * 9), "strength": 0.6},
+        {"scheduler": "UniPCMultistepScheduler"},
+        {"callback_on_step_end": lambda g, n, t, values: {"latents": values["latents"] * 0.5}},
+    ],
+    ids=["plain", "unguided", "image", "images", "redrawn", "unipc", "callback"],
+)
+def test_generator_gives_the_pictures_of_the_cpu(
+    tmp_path: Path, ort: fake_onnxruntime.FakeOrt, device_ops: list[str], arguments: dict[str, Any]
+) -> None:
+    generators.bundle(tmp_path / "g")
+    with Generator(tmp_path / "g", device="cpu") as model:
+        expected = drawn(model, **arguments)
+    with Generator(tmp_path / "g", device="cuda", backend="onnxruntime") as model:
+        np.testing.assert_array_equal(drawn(model, **arguments), expected)
+    assert device_ops.count("randn") == 1
+    assert device_ops.count("scheduler_step") >= 2
+
+
+def test_only_conditions_timesteps_and_frames_cross_while_a_clip_is_drawn(
+    tmp_path: Path,
+    ort: fake_onnxruntime.FakeOrt,
+    cuda: fake_cuda.FakeCuda,
+    device_ops: list[str],
+) -> None:
+    generators.bundle(tmp_path / "g", generators.graphs(conditioned=False))
+    with Generator(tmp_path / "g", device="cuda", backend="onnxruntime") as model:
+        drawn(model)
+        cuda.copies.clear()
+        drawn(model, num_inference_steps=6)
+    up = [size for kind, size in cuda.copies if kind == "cudaMemcpyHostToDevice"]
+    down = [size for kind, size in cuda.copies if kind == "cudaMemcpyDeviceToHost"]
+    # The prompts are known; embeddings and masks of both, and two timesteps in each step.
+    assert sorted(up) == sorted([2 * 8 * 6 * 4, 2 * 8 * 8] + [2 * 4] * 6)
+    # The frames of three latents, and the last latents, which are looked at for NaN.
+    frame, latents = 16 * 24 * 3, 4 * 3 * 2 * 3 * 4
+    assert sorted(down) == sorted([frame, 4 * frame, 4 * frame, latents])
+
+
+def test_spoilt_latents_are_found_on_the_device(
+    tmp_path: Path, ort: fake_onnxruntime.FakeOrt, device_ops: list[str]
+) -> None:
+    generators.bundle(tmp_path / "g", generators.graphs(spoil=np.nan))
+    with (
+        Generator(tmp_path / "g", device="cuda", backend="onnxruntime") as model,
+        pytest.raises(NumericError, match="NaN or infinity"),
+    ):
+        drawn(model)
+
+
+def test_steps_that_are_not_ops_stay_on_the_host(
+    tmp_path: Path, ort: fake_onnxruntime.FakeOrt, device_ops: list[str]
+) -> None:
+    generators.bundle(tmp_path / "g")
+    scheduler = schedulers.DDIMScheduler(clip_sample=True)
+    with Generator(tmp_path / "g", device="cpu") as model:
+        expected = drawn(model, scheduler=scheduler)
+    with Generator(tmp_path / "g", device="cuda", backend="onnxruntime") as model:
+        np.testing.assert_array_equal(drawn(model, scheduler=scheduler), expected)
+    assert not device_ops

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastvid.backends._transfer import HostTransfers, Transfers, in_turn
 from fastvid.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
+    from fastvid._generation.arrays import Arrays
     from fastvid.backends import Session
 
 Latents = NDArray[np.float32]
@@ -46,13 +48,15 @@ class _Chain:
                 f"{sorted(caches)} and {sorted(passed)}"
             )
 
-    def run(self, pieces: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        caches: Mapping[str, NDArray[Any]] | None = None
+    def run(self, pieces: Iterator[Any]) -> Iterator[Any]:
+        """The results, where the sessions have them; caches stay there too."""
+        caches: Mapping[str, Any] | None = None
         for piece in pieces:
             if caches is None:
-                outputs = self._first.run({self._source: piece})
+                outputs = self._first.run({self._source: piece}, keep=self._first.outputs)
             else:
-                outputs = self._next.run({self._source: piece, **caches})
+                inputs = {self._source: piece, **caches}
+                outputs = self._next.run(inputs, keep=self._next.outputs)
             result = outputs.pop(self._result)
             caches = {name.removeprefix(_NEXT): value for name, value in outputs.items()}
             yield result
@@ -64,16 +68,19 @@ class Decoder:
     Args:
         first: `latents` (1, C, 1, h, w) to `frames` uint8 (1, H, W, 3) and caches.
         following: `latents` and caches to `frames` uint8 (r, H, W, 3) and caches.
+        transfers: The way to the sessions' device and back.
     """
 
-    def __init__(self, first: Session, following: Session) -> None:
+    def __init__(self, first: Session, following: Session, transfers: Transfers) -> None:
         self._chain = _Chain(first, following, "latents", "frames")
+        self._transfers = transfers
 
-    def decode(self, latents: Latents) -> Iterator[Frames]:
+    def decode(self, latents: Any, arrays: Arrays) -> Iterator[Frames]:
         """The frames of a clip: one, then `temporal_compression` for each further latent."""
-        count = latents.shape[2]
-        pieces = (np.ascontiguousarray(latents[:, :, i : i + 1]) for i in range(count))
-        yield from self._chain.run(pieces)
+        pieces = (arrays.piece(latents, index) for index in range(latents.shape[2]))
+        started = map(self._transfers.download, self._chain.run(pieces))
+        for pending in in_turn(started, self._transfers.ahead):
+            yield pending.result()
 
 
 class Encoder:
@@ -83,15 +90,27 @@ class Encoder:
         first: `frames` uint8 (1, H, W, 3) to `latents` (1, C, 1, h, w) and caches.
         following: `frames` uint8 (r, H, W, 3) and caches to `latents` and caches.
         step: `temporal_compression`, r.
+        transfers: The way to the sessions' device and back; None where they are on the CPU.
     """
 
-    def __init__(self, first: Session, following: Session, step: int) -> None:
+    def __init__(
+        self,
+        first: Session,
+        following: Session,
+        step: int,
+        transfers: Transfers | None = None,
+    ) -> None:
         self._chain = _Chain(first, following, "frames", "latents")
         self._step = step
+        self._transfers = HostTransfers() if transfers is None else transfers
 
     def encode(self, frames: Frames) -> Latents:
         """The latents of 1 + k * step frames, (1, C, 1 + k, h, w)."""
         step = self._step
         bounds = [(0, 1)] + [(i, i + step) for i in range(1, len(frames), step)]
-        pieces = (np.ascontiguousarray(frames[begin:end]) for begin, end in bounds)
-        return np.concatenate(list(self._chain.run(pieces)), axis=2)
+        pieces = (
+            self._transfers.upload(np.ascontiguousarray(frames[begin:end])) for begin, end in bounds
+        )
+        started = map(self._transfers.download, self._chain.run(pieces))
+        results = [one.result() for one in in_turn(started, self._transfers.ahead)]
+        return np.concatenate(results, axis=2)

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvid import ops
+from fastvid._generation.arrays import Arrays, HostArrays
 from fastvid._generation.latents import Latents
 from fastvid._generation.prompts import Embedding
 from fastvid._generation.request import Request
 from fastvid.errors import CancelledError, InputError, InputTypeError, NumericError
+from fastvid.schedulers._base import Scheduler, placed
 from fastvid.schedulers.flow_match_euler import FlowMatchEulerDiscreteScheduler
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Sampler:
         shape: (1, C, T, h, w).
         request: The checked arguments.
         stop: Set from another thread to end the run.
+        arrays: Where latents lie.
     """
 
     def __init__(
@@ -50,11 +53,17 @@ class Sampler:
         shape: tuple[int, ...],
         request: Request,
         stop: threading.Event,
+        arrays: Arrays,
     ) -> None:
+        scheduler = request.scheduler
+        if not _runs_on_devices(scheduler):
+            arrays = HostArrays()
+        self._arrays = arrays
         self._transformer, self._shape = transformer, shape
         self._request, self._stop = request, stop
         # Some solvers can add noise of their own, from rows of the seed other than the first.
-        self._seeded = "seed" in inspect.signature(request.scheduler.step).parameters
+        self._kept = () if isinstance(arrays, HostArrays) else ("sample",)
+        self._seeded = "seed" in inspect.signature(scheduler.step).parameters
 
     def run(
         self,
@@ -63,8 +72,8 @@ class Sampler:
         negative: Embedding | None,
         known: Known | None,
         start: Latents | None,
-    ) -> Latents:
-        """The latents of the clip, float32 (1, C, T, h, w).
+    ) -> Any:
+        """The latents of the clip, float32 (1, C, T, h, w), of NumPy or a `DeviceArray`.
 
         Args:
             owner: The generator, which the callback is given.
@@ -80,7 +89,7 @@ class Sampler:
         request, scheduler = self._request, self._request.scheduler
         _set_timesteps(scheduler, request.num_inference_steps)
         first = 0
-        noise = ops.randn(self._shape, seed=request.seed)
+        noise = self._arrays.noise(self._shape, request.seed)
         if start is None:
             latents = self._scaled(noise, float(scheduler.init_noise_sigma))
         else:
@@ -89,10 +98,10 @@ class Sampler:
         for step in range(first, len(scheduler.timesteps)):
             latents = self._step(owner, step, latents, inputs, guided=negative is not None)
         if known is not None:
-            latents[:, :, list(known.indices)] = known.latents
+            self._arrays.place(latents, known.indices, known.latents)
         return latents
 
-    def _redraw(self, start: Latents, noise: Latents) -> tuple[int, Latents]:
+    def _redraw(self, start: Latents, noise: Any) -> tuple[int, Any]:
         """As diffusers' video-to-video: skip the share 1 - strength of the steps."""
         request = self._request
         # The type is a fact about every scheduler; the base class has only what all share.
@@ -102,17 +111,17 @@ class Sampler:
         first = max(count - max(used, 1), 0)
         scheduler.set_begin_index(first)
         add = getattr(scheduler, "scale_noise", None) or scheduler.add_noise
-        return first, add(start, scheduler.timesteps[first : first + 1], noise)
+        return first, add(self._arrays.put(start), scheduler.timesteps[first : first + 1], noise)
 
     def _step(
         self,
         owner: Any,
         step: int,
-        latents: Latents,
-        inputs: Mapping[str, NDArray[Any]],
+        latents: Any,
+        inputs: Mapping[str, Any],
         *,
         guided: bool,
-    ) -> Latents:
+    ) -> Any:
         if self._stop.is_set():
             raise CancelledError(f"generate: stopped before step {step}")
         scheduler: Any = self._request.scheduler
@@ -121,10 +130,11 @@ class Sampler:
         count = 2 if guided else 1
         predicted = self._transformer.run(
             {
-                "hidden_states": np.repeat(sample, count, axis=0),
+                "hidden_states": self._arrays.repeated(sample, count),
                 "timestep": np.full(count, timestep, np.float32),
                 **inputs,
-            }
+            },
+            keep=self._kept,
         )["sample"]
         options: dict[str, Any] = {}
         if guided:
@@ -132,7 +142,7 @@ class Sampler:
         if self._seeded:
             options["seed"] = self._request.seed
         latents = scheduler.step(predicted[:1], timestep, latents, **options).prev_sample
-        if not np.isfinite(latents).all():
+        if not self._arrays.finite(latents, last=step + 1 == len(scheduler.timesteps)):
             raise NumericError(
                 f"generate: the model gave NaN or infinity at step {step + 1} of "
                 f"{len(scheduler.timesteps)}",
@@ -141,11 +151,12 @@ class Sampler:
             )
         return self._call_back(owner, step, float(timestep), latents)
 
-    def _call_back(self, owner: Any, step: int, timestep: float, latents: Latents) -> Latents:
+    def _call_back(self, owner: Any, step: int, timestep: float, latents: Any) -> Any:
         callback = self._request.callback
         if callback is None:
             return latents
-        answer = callback(owner, step, timestep, {"latents": latents})
+        shown = self._arrays.get(latents)
+        answer = callback(owner, step, timestep, {"latents": shown})
         if answer is False:
             raise CancelledError(f"generate: callback_on_step_end stopped at step {step + 1}")
         if answer is None or answer is True:
@@ -155,18 +166,18 @@ class Sampler:
                 "callback_on_step_end: result must be None, a dict or False to stop, got "
                 f"{type(answer).__name__}"
             )
-        changed = answer.get("latents", latents)
+        changed = answer.get("latents", shown)
         if not isinstance(changed, np.ndarray) or changed.dtype != np.float32:
             raise InputTypeError("callback_on_step_end: latents must be a float32 array")
         if changed.shape != self._shape:
             raise InputError(
                 f"callback_on_step_end: latents must have shape {self._shape}, got {changed.shape}"
             )
-        return np.ascontiguousarray(changed)
+        return self._arrays.put(np.ascontiguousarray(changed))
 
     def _conditions(
         self, prompt: Embedding, negative: Embedding | None, known: Known | None
-    ) -> dict[str, NDArray[Any]]:
+    ) -> dict[str, Any]:
         """What stays the same in every step; with guidance the second of each pair is negative."""
         all_of = [prompt] if negative is None else [prompt, negative]
         inputs: dict[str, NDArray[Any]] = {
@@ -175,7 +186,7 @@ class Sampler:
         }
         if "condition" in self._transformer.inputs:
             inputs["condition"] = np.repeat(self._condition(known), len(all_of), axis=0)
-        return inputs
+        return {name: self._arrays.put(array) for name, array in inputs.items()}
 
     def _condition(self, known: Known | None) -> NDArray[np.float32]:
         _, channels, *rest = self._shape
@@ -186,8 +197,19 @@ class Sampler:
         return condition
 
     @staticmethod
-    def _scaled(noise: Latents, sigma: float) -> Latents:
-        return noise if sigma == 1 else noise * np.float32(sigma)
+    def _scaled(noise: Any, sigma: float) -> Any:
+        if sigma == 1:
+            return noise
+        if isinstance(noise, np.ndarray):
+            return noise * np.float32(sigma)
+        ops.scheduler_step([[sigma]], [noise], **placed(noise, [noise]))
+        return noise
+
+
+def _runs_on_devices(scheduler: Any) -> bool:
+    """Whether all of a scheduler's steps are ops: those of others, and clipping, are NumPy's."""
+    ours = isinstance(scheduler, Scheduler)
+    return ours and not getattr(getattr(scheduler, "config", None), "clip_sample", False)
 
 
 def _set_timesteps(scheduler: Any, steps: int) -> None:

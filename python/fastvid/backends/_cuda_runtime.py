@@ -147,15 +147,25 @@ class Event:
 
 
 class Stream:
-    """A queue of work on a device, beside those of other streams."""
+    """A queue of work on a device, beside those of other streams.
 
-    def __init__(self, device: int) -> None:
+    Args:
+        device: Number of the device.
+        handle: Address of a stream that somebody else owns; None makes one.
+    """
+
+    def __init__(self, device: int, handle: int | None = None) -> None:
         self.device = device
         use_device(device)
-        self.handle = int(call("cudaStreamCreateWithFlags", runtime().cudaStreamNonBlocking))
+        owned = handle is None
+        if handle is None:
+            handle = int(call("cudaStreamCreateWithFlags", runtime().cudaStreamNonBlocking))
+        self.handle = handle
         """Address of the stream, as every library takes it."""
-        self._end = weakref.finalize(self, quietly, "cudaStreamDestroy", self.handle)
+        self._end = weakref.finalize(self, quietly, "cudaStreamDestroy", handle)
         self._end.atexit = False
+        if not owned:
+            self._end.detach()
 
     def mark(self) -> Event:
         """An event behind the work that is queued now."""

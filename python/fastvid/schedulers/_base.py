@@ -171,8 +171,8 @@ class Scheduler:
         self._check_arrays(sample, noise=noise)
         pairs = set(coefficients)
         if len(pairs) == 1:
-            (noisy,) = ops.scheduler_step([pairs.pop()], [sample, noise])
-            return np.asarray(noisy)
+            (noisy,) = ops.scheduler_step([pairs.pop()], [sample, noise], **placed(sample, [None]))
+            return noisy  # type: ignore[no-any-return]
         if sample.ndim == 0 or len(coefficients) != len(sample):
             raise InputError(
                 f"{self.name}: timesteps must be one, or {len(sample) if sample.ndim else 1} "
@@ -209,7 +209,7 @@ class Scheduler:
         for name, array in {"sample": sample, **others}.items():
             if array is None and name in ("uncond", "variance_noise"):
                 continue
-            if not isinstance(array, np.ndarray):
+            if array is None or not (isinstance(array, np.ndarray) or on_device(array)):
                 raise InputTypeError(
                     f"{self.name}: {name} must be a NumPy array, got {type(array).__name__}"
                 )
@@ -312,6 +312,19 @@ class Step:
             uncond=guidance.uncond if matrix[:, 0].any() else None,
             guidance_scale=guidance.scale,
             noise_scale=scales,
-            out=tuple(out),
+            **placed(arrays[0], out),
             **options,
         )
+
+
+def on_device(array: object) -> bool:
+    """Whether an array lies on a CUDA device and can make others there."""
+    return hasattr(array, "like") and hasattr(array, "__dlpack_device__")
+
+
+def placed(first: Any, out: Sequence[Any]) -> dict[str, Any]:
+    """Where an op writes: what is None in `out` it allocates, on a device beside `first`."""
+    if not on_device(first):
+        return {"out": tuple(out)}
+    made = tuple(first.like("float32") if array is None else array for array in out)
+    return {"out": made, "stream": first.stream}

@@ -11,7 +11,15 @@ import numpy as np
 
 from fastvid import ops
 from fastvid.errors import InputError
-from fastvid.schedulers._base import Array, Guidance, Noise, Scheduler, SchedulerOutput, Step
+from fastvid.schedulers._base import (
+    Array,
+    Guidance,
+    Noise,
+    Scheduler,
+    SchedulerOutput,
+    Step,
+    placed,
+)
 from fastvid.schedulers._config import build, option, optional
 from fastvid.schedulers._schedules import (
     BetaOptions,
@@ -157,8 +165,8 @@ class EulerDiscreteScheduler(Scheduler):
         if index is None or index >= len(self.timesteps):
             raise InputError(f"{self.name}: scale_model_input must come before a step, got the end")
         scale = 1 / math.hypot(float(self.sigmas[index]), 1.0)
-        (scaled,) = ops.scheduler_step([[scale]], [sample])
-        return np.asarray(scaled)
+        (scaled,) = ops.scheduler_step([[scale]], [sample], **placed(sample, [None]))
+        return scaled  # type: ignore[no-any-return]
 
     def add_noise(self, original_samples: Array, noise: Array, timesteps: Any) -> Array:
         """`original_samples + sigma * noise` at the sigma of a timestep.
