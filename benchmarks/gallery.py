@@ -47,7 +47,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("grow", "a blue square grows over a yellow background"),
         Entry("circling", "a white circle moves in a circle over a black background"),
         Entry("bounce", "a red ball bounces over a blue sea"),
-        Entry("meet", "two stars meet"),
+        Entry("meet", "a red star and a blue star meet"),
     ),
     "The same prompt, other seeds": tuple(
         Entry(f"seed_{seed}", "a blue star moves right over a white background", f"seed {seed}",

@@ -6,8 +6,9 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -83,13 +84,14 @@ def generate(options: argparse.Namespace) -> int:
             plan = generator.plan(**sizes, guidance_scale=guided)
             steps = _retime_and_enlarge(options, stack)
             return _show_plans(options, [plan], (plan.height, plan.width), steps)
-        video = generator.generate(
-            options.prompt,
-            **pictures,
-            video=clip,
-            **{name: getattr(options, name) for name in GENERATE_OPTIONS},
-            callback_on_step_end=_step_display(options),
-        )
+        with _warnings_as_lines():
+            video = generator.generate(
+                options.prompt,
+                **pictures,
+                video=clip,
+                **{name: getattr(options, name) for name in GENERATE_OPTIONS},
+                callback_on_step_end=_step_display(options),
+            )
         kept = Keep()
         steps = [(generator, kept), *_retime_and_enlarge(options, stack)]
         status = _save(options, video, steps, seed=generator.last_seed)
@@ -286,6 +288,16 @@ class Keep:
             if number in chosen:
                 self.pictures.append(frame.image.copy())
             yield frame
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Warnings to the user, such as of words that are not known, without a place in the code."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        _note(f"fastvid: warning: {warning.message}")
 
 
 def _step_display(options: argparse.Namespace) -> Any:

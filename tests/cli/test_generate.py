@@ -94,6 +94,14 @@ def test_json_names_model_and_size(
     assert told["models"][0]["model"] == "generator-test"
 
 
+def test_words_that_are_not_known_are_one_line(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["generate", "a red zebra", "--model", model, "-o", str(tmp_path / "out.mp4")]
+    assert main([*command, "--seed", "3"]) == 0
+    assert "fastvid: warning: prompt: the model does not know 'zebra'\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 TOKENIZER = "tokenizer.json"
 MAX_CHARACTERS = 10_000
 _KEPT = 64
+# Pieces of one letter from which a word counts as spelled out.
+_SPELLED = 3
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,28 @@ class PromptEncoder:
                 f"{what}: argument must have at most {self._max_tokens} tokens, got {len(ids)}",
                 hint="a token is a word or a part of one; shorten the text",
             )
-        unknown = self._tokenizer.token_to_id("[UNK]")
-        if unknown is not None and unknown in ids:
-            places = [encoding.offsets[i] for i, token in enumerate(ids) if token == unknown]
-            words = ", ".join(repr(text[start:end]) for start, end in places[:5])
+        if unknown := self._unknown(encoding, text):
+            words = ", ".join(map(repr, unknown[:5]))
             warnings.warn(f"{what}: the model does not know {words}", UserWarning, stacklevel=4)
         return ids
+
+    def _unknown(self, encoding: Any, text: str) -> list[str]:
+        """Words that have no token, or that are spelled out letter by letter."""
+        missing = self._tokenizer.token_to_id("[UNK]")
+        pieces: dict[int, list[int]] = {}
+        for i, word in enumerate(encoding.word_ids):
+            if word is not None:
+                pieces.setdefault(word, []).append(i)
+        found = []
+        for places in pieces.values():
+            bounds = [encoding.offsets[i] for i in places]
+            name = text[bounds[0][0] : bounds[-1][1]]
+            letters = sum(end - start == 1 for start, end in bounds)
+            # Languages that are written in single signs are not spelled out.
+            spelled = letters >= _SPELLED and name.isascii()
+            if spelled or any(encoding.ids[i] == missing for i in places):
+                found.append(name)
+        return found
 
     def _embedding(self, ids: list[int]) -> Embedding:
         padding = [0] * (self._max_tokens - len(ids))

@@ -149,15 +149,18 @@ def _size(
     """Height and width: given, or those of the picture, or the bundle's."""
     natural = (spec.height, spec.width) if like is None else (like.shape[0], like.shape[1])
     rule = bundle.size_rule
+    pictures = "image" if given["video"] is None else "video"
     sizes = []
     for what, default in zip(("height", "width"), natural, strict=True):
         size = _integer(what, given[what], default, None)
         legal = _nearest(size, rule.minimum, rule.multiple_of, rule.maximum)
         if size not in legal:
+            own = given[what] is not None or like is None
+            subject = f"{what}: argument" if own else f"{pictures}: {what}"
             raise InputError(
-                f"{what}: argument must be a multiple of {rule.multiple_of} from {rule.minimum} to "
+                f"{subject} must be a multiple of {rule.multiple_of} from {rule.minimum} to "
                 f"{rule.maximum}, got {size}",
-                hint=f"the nearest are {' and '.join(map(str, legal))}",
+                hint=("" if own else "resize it; ") + _legal(legal),
             )
         if like is not None and size != default:
             raise InputError(
@@ -176,6 +179,11 @@ def _nearest(size: int, low: int, step: int, high: int) -> list[int]:
     return sorted({below, above})
 
 
+def _legal(sizes: list[int]) -> str:
+    verb = "are" if len(sizes) > 1 else "is"
+    return f"the nearest {verb} {' and '.join(map(str, sizes))}"
+
+
 def _num_frames(
     spec: GenerationSpec, value: object, video: NDArray[np.uint8] | None, strength: float | None
 ) -> int:
@@ -189,7 +197,7 @@ def _num_frames(
         raise InputError(
             f"{what}: number of frames must be {step}k + 1 and at most {spec.max_num_frames}, "
             f"got {count}",
-            hint=f"the nearest are {' and '.join(map(str, legal))}",
+            hint=_legal(legal),
         )
     if video is None:
         return count
