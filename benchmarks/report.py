@@ -12,6 +12,7 @@ import json
 import re
 from typing import Any
 
+import export_tables
 import generation.tables as generation
 import gpu_rows
 import overhead
@@ -430,6 +431,7 @@ SECTIONS = {
     "Ops: the cost of a call": calling,
     "The SDK beside onnxruntime": overhead.table_of_calls,
     "Pipeline": pipeline,
+    "Export formats": export_tables.formats,
     "Start-up and size": startup,
     "On a GPU": gpu,
 }

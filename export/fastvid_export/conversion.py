@@ -121,8 +121,8 @@ def _first_that_passes(
         figures = job.figures(model)
         problem = fidelity.failure(figures, fidelity.GATES[precision], psnr=min_psnr)
         if not problem:
-            for figure in figures:
-                say(fidelity.to_text(figure))
+            for line in fidelity.lines(figures):
+                say(line)
             return Converted(model, tuple(figures), attempt.how)
         say(f"{attempt.how or 'as it is'} misses the gate: {problem}")
     raise FidelityError(

@@ -254,6 +254,10 @@ class _Made:
     manifest: dict[str, Any]
     files: dict[str, bytes]
 
+    def bundle(self, folder: Path) -> Bundle:
+        """Written into `folder`."""
+        return write_bundle(folder, self.manifest, self.files)
+
 
 def _converted(
     request: Request,
@@ -385,13 +389,13 @@ def _end_to_end(
 def _write(
     request: Request, row: Format, made: _Made, target: Path, workspace: Path, say: Say
 ) -> Path:
-    if row.name != "triton":
-        written = write_bundle(target, made.manifest, made.files, overwrite=request.overwrite)
-        if row.name == "engine":
-            engines.build(written, request.device, request.sizes, say)
-        return written.path
-    bundle = write_bundle(workspace / "portable", made.manifest, made.files)
-    return triton.write(bundle, target, overwrite=request.overwrite)
+    bundle = made.bundle(workspace / "made") if row.name in ("engine", "triton") else None
+    if bundle is not None and row.name == "triton":
+        return triton.write(bundle, target, overwrite=request.overwrite)
+    if bundle is not None:
+        # Engines are kept by what is in the graphs, not by where they lie.
+        engines.build(bundle, request.device, request.sizes, say)
+    return write_bundle(target, made.manifest, made.files, overwrite=request.overwrite).path
 
 
 def _size(path: Path) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,10 +137,15 @@ def failure(figures: Sequence[FidelityFigure], gate: Gate, *, psnr: float | None
     return ""
 
 
-def to_text(figure: FidelityFigure) -> str:
-    """One line for people."""
-    psnr = "equal" if figure.psnr is None else f"{figure.psnr:.2f} dB"
-    return (
-        f"{figure.output} of {figure.graph}: {psnr}, largest difference {figure.max_error:g} "
-        f"{figure.unit}, cosine {figure.cosine:g}"
-    )
+def lines(figures: Sequence[FidelityFigure]) -> Iterator[str]:
+    """The figures of a graph for people: a line per output, and one for all that are equal."""
+    equal = [figure.output for figure in figures if figure.psnr is None]
+    if equal:
+        names = ", ".join(equal[:4]) + (", ..." if len(equal) > 4 else "")
+        yield f"{names} of {figures[0].graph}: equal"
+    for f in figures:
+        if f.psnr is not None:
+            yield (
+                f"{f.output} of {f.graph}: {f.psnr:.2f} dB, largest difference {f.max_error:g} "
+                f"{f.unit}, cosine {f.cosine:g}"
+            )

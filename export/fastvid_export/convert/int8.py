@@ -1,8 +1,8 @@
 """Graphs of 8 bits: activations and weights where a convolution allows it, weights alone elsewhere.
 
-- `static`: convolutions that are narrow by the rule of `roles` read and write int8 (quantise and
-  dequantise nodes around them, symmetric, a scale per output channel of the weight), with ranges
-  from real inputs. onnxruntime's quantiser writes the nodes.
+- `static`: convolutions that are narrow by the rule of `roles` and lead to another product read and
+  write int8: quantise and dequantise nodes around them, symmetric, a scale per output channel of
+  the weight, ranges from real inputs. onnxruntime's quantiser writes the nodes.
 - `weights`: weights lie on disk as int8 with a scale per channel, and the graph computes in
   float32. It is what remains for matrix products, for heads, and for the product before an output:
   their results are coordinates and pictures.
@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fastvid_export.compact import compact, on_grid
 from fastvid_export.convert import roles as rules
-from fastvid_export.convert.roles import LARGE, PRODUCTS, Roles, kind
+from fastvid_export.convert.roles import CARRIERS, LARGE, PRODUCTS, Roles, kind
 from fastvid_export.running import Arrays, Runner
 
 _CONVOLUTIONS = ("Conv",)
@@ -82,7 +82,7 @@ def _quantisable(model: onnx.ModelProto, roles: Roles) -> list[onnx.NodeProto]:
     for i, node in enumerate(nodes):
         for name in node.input:
             readers.setdefault(name, []).append(i)
-    leads = _lead_to_products(model.graph, roles, readers)
+    leads = _lead_to_products(model.graph, readers)
     chosen = []
     for i, node in enumerate(nodes):
         if i not in roles.narrow or i not in leads:
@@ -92,19 +92,14 @@ def _quantisable(model: onnx.ModelProto, roles: Roles) -> list[onnx.NodeProto]:
     return chosen if any(node.op_type in _CONVOLUTIONS for node in chosen) else []
 
 
-def _lead_to_products(
-    graph: onnx.GraphProto, roles: Roles, readers: Mapping[str, list[int]]
-) -> set[int]:
-    """Narrow nodes all of whose results are read by products or by narrow nodes that are."""
-    outputs = {value.name for value in graph.output}
+def _lead_to_products(graph: onnx.GraphProto, readers: Mapping[str, list[int]]) -> set[int]:
+    """Nodes with a result that a product reads, itself or after carriers."""
     leads: set[int] = set()
     for i in reversed(range(len(graph.node))):
-        node = graph.node[i]
-        after = [j for name in node.output for j in readers.get(name, ())]
-        if i not in roles.narrow or not after or outputs & set(node.output):
-            continue
-        if all(kind(graph.node[j]) in PRODUCTS or j in leads for j in after):
-            leads.add(i)
+        for j in (j for name in graph.node[i].output for j in readers.get(name, ())):
+            reader = kind(graph.node[j])
+            if reader in PRODUCTS or (reader in CARRIERS and j in leads):
+                leads.add(i)
     return leads
 
 
