@@ -9,12 +9,9 @@ versions, and what must be set before a run is asked for.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
-import re
 import time
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +19,7 @@ import numpy as np
 import onnx
 import tensorrt_api
 from onnx import helper
+from strict_tensorrt import Object, Value
 from tensorrt_graphs import runnable
 
 _MAGIC = b"FAKE PLAN "
@@ -61,117 +59,9 @@ class FakeTensorRT(ModuleType):
         base = _CLASSES.get(name)
         if base is None:
             # Enumerations.
-            values = {member: _Value(f"{name}.{member}", i) for i, member in enumerate(members)}
+            values = {member: Value(f"{name}.{member}", i) for i, member in enumerate(members)}
             return type(name, (), values)
         return type(name, (base,), {"_trt": self, "_members": members, "_name": name})
-
-
-class _Value(int):
-    """A member of an enumeration."""
-
-    def __new__(cls, text: str, number: int) -> _Value:
-        value = super().__new__(cls, number)
-        value.text = text
-        return value
-
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
-
-    __str__ = __repr__
-
-
-class _Object:
-    """Base of all classes: only what the bindings have can be used, as they take it."""
-
-    _trt: FakeTensorRT
-    _members: dict[str, Any]
-    _name: str
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if hasattr(cls, "_members"):
-            # A subclass in the code under test: what it overrides must be what TensorRT calls.
-            for name, value in vars(cls).items():
-                if not name.startswith("_") and callable(value):
-                    assert name in cls._members, f"{cls._name} has no {name}"
-                    wanted = [one for one, _ in _parameters(cls._members[name][0])]
-                    given = list(inspect.signature(value).parameters)[1:]
-                    assert given == wanted, f"{cls._name}.{name} takes {wanted}, not {given}"
-
-    def __getattribute__(self, name: str) -> Any:
-        value = object.__getattribute__(self, name)
-        if name.startswith("_"):
-            return value
-        members = object.__getattribute__(self, "_members")
-        if name not in members:
-            raise AttributeError(f"{self._name} of {self._trt.__version__} has no {name!r}")
-        if callable(value) and members[name] not in ("property", "value"):
-            return _checked(f"{self._name}.{name}", members[name], value)
-        return value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_"):
-            assert self._members.get(name) == "property", f"{self._name}.{name} cannot be set"
-        object.__setattr__(self, name, value)
-
-
-def _parameters(signature: str) -> list[tuple[str, str]]:
-    """Names and types of the parameters after self; a default is left in the type."""
-    inside = re.sub(r"\[[^\]]*\]", "", signature[signature.index("(") + 1 : signature.rindex(")")])
-    parts = [part.partition(":") for part in inside.split(",")]
-    return [(name.strip(), kind.strip()) for name, _, kind in parts][1:]
-
-
-def _checked(what: str, signatures: list[str], function: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*given: Any, **named: Any) -> Any:
-        problems = [problem for one in signatures if (problem := _misfit(one, given, named))]
-        if len(problems) == len(signatures):
-            raise TypeError(f"{what}(): {'; '.join(problems)}")
-        return function(*given, **named)
-
-    return call
-
-
-def _misfit(signature: str, given: tuple[Any, ...], named: dict[str, Any]) -> str:
-    parameters = _parameters(signature)
-    names = [name for name, _ in parameters]
-    if len(given) > len(names):
-        return f"{signature} got {len(given)} arguments"
-    values = dict(zip(names, given, strict=False))
-    if set(values) & set(named) or set(named) - set(names):
-        return f"{signature} got {sorted(named)}"
-    values |= named
-    for name, kind in parameters:
-        if name not in values:
-            if "=" not in kind:
-                return f"{signature} lacks {name}"
-        elif not _is(values[name], kind.partition("=")[0].strip()):
-            return f"{signature} got {type(values[name]).__name__} for {name}"
-    return ""
-
-
-def _is(value: Any, kind: str) -> bool:
-    if kind == "int":
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind in ("str", "bool", "tuple", "list"):
-        return type(value).__name__ == kind
-    if kind == "buffer":
-        return isinstance(value, bytes | bytearray | memoryview | _Host)
-    if kind == "Dims":
-        return isinstance(value, tuple | list) and all(type(one) is int for one in value)
-    if isinstance(value, _Value):
-        return value.text.startswith(f"{kind}.")
-    return any(getattr(cls, "_name", "") == kind for cls in type(value).__mro__)
-
-
-class _Host(_Object):
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def __buffer__(self, flags: int) -> memoryview:
-        return memoryview(self._data)
 
 
 def _host(trt: FakeTensorRT, data: bytes) -> Any:
@@ -180,21 +70,21 @@ def _host(trt: FakeTensorRT, data: bytes) -> Any:
     return np.frombuffer(data, np.uint8)
 
 
-class _Logger(_Object):
-    INTERNAL_ERROR = _Value("Severity.INTERNAL_ERROR", 0)
-    ERROR = _Value("Severity.ERROR", 1)
-    WARNING = _Value("Severity.WARNING", 2)
+class _Logger(Object):
+    INTERNAL_ERROR = Value("Severity.INTERNAL_ERROR", 0)
+    ERROR = Value("Severity.ERROR", 1)
+    WARNING = Value("Severity.WARNING", 2)
 
     def __init__(self) -> None:
         self._made = True
 
 
-class _Recorder(_Object):
+class _Recorder(Object):
     def __init__(self) -> None:
         self._made = True
 
 
-class _Monitor(_Object):
+class _Monitor(Object):
     def __init__(self) -> None:
         self._made = True
 
@@ -209,7 +99,7 @@ def _require_made(value: Any) -> None:
     assert getattr(value, "_made", False), f"{type(value).__name__} did not call its base"
 
 
-class _Builder(_Object):
+class _Builder(Object):
     def __init__(self, logger: Any) -> None:
         _require_made(logger)
         self._logger = logger
@@ -259,7 +149,7 @@ class _Builder(_Object):
         return _host(trt, _MAGIC + json.dumps(head).encode() + b"\n" + network._model)
 
 
-class _Network(_Object):
+class _Network(Object):
     _model = b""
 
     def _inputs(self) -> list[str]:
@@ -276,7 +166,7 @@ class _Network(_Object):
         return tensor
 
 
-class _Tensor(_Object):
+class _Tensor(Object):
     _text = ""
 
     @property
@@ -284,7 +174,7 @@ class _Tensor(_Object):
         return self._text
 
 
-class _Parser(_Object):
+class _Parser(Object):
     def __init__(self, network: Any, logger: Any) -> None:
         _require_made(logger)
         self._network = network
@@ -327,14 +217,14 @@ def _ours(model: onnx.ModelProto) -> bool:
     return any(node.domain == "fastvid" for node in model.graph.node)
 
 
-class _ParserError(_Object):
+class _ParserError(Object):
     _text = ""
 
     def desc(self) -> str:
         return self._text
 
 
-class _Config(_Object):
+class _Config(Object):
     def __init__(self) -> None:
         self._profiles: list[Any] = []
         self._timing: Any = None
@@ -370,7 +260,7 @@ class _Config(_Object):
         return self._timing
 
 
-class _Timing(_Object):
+class _Timing(Object):
     _entries: set[str]
 
     def combine(self, input_cache: Any, ignore_mismatch: bool) -> bool:
@@ -381,7 +271,7 @@ class _Timing(_Object):
         return _host(self._trt, " ".join(sorted(self._entries)).encode())
 
 
-class _Profile(_Object):
+class _Profile(Object):
     def __init__(self) -> None:
         self._shapes: dict[str, list[tuple[int, ...]]] = {}
 
@@ -391,7 +281,7 @@ class _Profile(_Object):
         self._shapes[input] = [tuple(min), tuple(opt), tuple(max)]
 
 
-class _Runtime(_Object):
+class _Runtime(Object):
     def __init__(self, logger: Any) -> None:
         _require_made(logger)
         self._logger = logger
@@ -410,7 +300,7 @@ class _Runtime(_Object):
         return engine
 
 
-class _Engine(_Object):
+class _Engine(Object):
     def _load(self, head: dict[str, Any], model: bytes, recorder: Any) -> None:
         import onnxruntime as ort
 
@@ -461,7 +351,7 @@ class _Engine(_Object):
         return context
 
 
-class _Context(_Object):
+class _Context(Object):
     _engine: Any
 
     def __init__(self) -> None:
@@ -555,7 +445,6 @@ _CLASSES: dict[str, type] = {
     "ICudaEngine": _Engine,
     "IErrorRecorder": _Recorder,
     "IExecutionContext": _Context,
-    "IHostMemory": _Host,
     "ILogger": _Logger,
     "INetworkDefinition": _Network,
     "IOptimizationProfile": _Profile,

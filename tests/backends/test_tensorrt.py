@@ -1,10 +1,9 @@
-"""The TensorRT backend around a test double of TensorRT that is as strict as its bindings."""
+"""The TensorRT backend around a test double that is as strict as TensorRT's bindings."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,58 +13,20 @@ import fake_machine
 import numpy as np
 import pytest
 import tiny_models as tiny
-from onnx import TensorProto, helper
+from onnx import helper
 
 from fastvid import Interpolator, Upscaler, backends
-from fastvid.backends import DeviceArray, onnxruntime, tensorrt
-from fastvid.backends.tensorrt import EngineOptions, _model, _provide, _setup
+from fastvid.backends import DeviceArray, tensorrt
+from fastvid.backends.tensorrt import EngineOptions, _model, _provide
 from fastvid.bundle import Bundle, write_bundle
-from fastvid.devices import Device
 from fastvid.errors import (
-    BackendUnavailableError,
-    CancelledError,
-    DeviceError,
     EngineBuildError,
-    EngineError,
     FastvidError,
     InputError,
     InputTypeError,
-    NoDeviceError,
-    OutOfMemoryError,
-    UnsupportedModelError,
 )
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
-SMALL = EngineOptions(sizes=("64x48",))
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Key and cache of a user that starts without."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    return tmp_path
-
-
-@pytest.fixture(params=fake_machine.VERSIONS)
-def trt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """TensorRT of each version, one after the other."""
-    return fake_machine.install(monkeypatch, request.param)
-
-
-@pytest.fixture
-def newest(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return fake_machine.install(monkeypatch)
-
-
-@pytest.fixture
-def upscaler(tmp_path: Path) -> Bundle:
-    return bundles.upscaler(tmp_path / "upscaler-tiny")
-
-
-@pytest.fixture
-def doubler(tmp_path: Path) -> Bundle:
-    return tiny.bundle(tmp_path / "doubler", tiny.double())
 
 
 def opened(bundle: Bundle, **options: Any) -> Any:
@@ -83,7 +44,7 @@ def large(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 # Building and running, with every version
 
 
-def test_graph_runs_in_an_engine(trt: Any, upscaler: Bundle) -> None:
+def test_graph_runs_in_an_engine(each_tensorrt: Any, upscaler: Bundle) -> None:
     with opened(upscaler, sizes=("720p",)) as model:
         session = model.graph("upscale")
         for size in ((48, 64), (720, 1280), (1, 1)):
@@ -93,12 +54,12 @@ def test_graph_runs_in_an_engine(trt: Any, upscaler: Bundle) -> None:
         report = model.report()
     assert (report.backend, report.device, report.precision) == ("tensorrt", "cuda:0", "float32")
     assert report.graphs[0].provider == "TensorRT"
-    assert report.graphs[0].version == trt.__version__
+    assert report.graphs[0].version == each_tensorrt.__version__
     assert "engine for 720p built in" in report.graphs[0].note
     assert "TensorRT on cuda:0" in report.to_text()
 
 
-def test_sdk_works_through_engines(trt: Any, tmp_path: Path, upscaler: Bundle) -> None:
+def test_sdk_works_through_engines(each_tensorrt: Any, tmp_path: Path, upscaler: Bundle) -> None:
     options = EngineOptions(sizes=("360p",))
     image = frame(30, 40)[0]
     with Upscaler(upscaler.path, backend=options) as model:
@@ -111,12 +72,12 @@ def test_sdk_works_through_engines(trt: Any, tmp_path: Path, upscaler: Bundle) -
         np.testing.assert_array_equal(made, model.between(image, frame(30, 40, 1)[0]))
 
 
-def test_engine_of_the_cache_is_used_again(trt: Any, upscaler: Bundle) -> None:
+def test_engine_of_the_cache_is_used_again(each_tensorrt: Any, upscaler: Bundle) -> None:
     opened(upscaler, sizes=("64x48",)).close()
     with opened(upscaler, sizes=("64x48",)) as model:
         assert "from the cache" in model.report().graphs[0].note
         model.graph("upscale").run({"frames": frame(48, 64)})
-    assert trt.fake_log.count("build") == 1
+    assert each_tensorrt.fake_log.count("build") == 1
 
 
 def test_shipped_graphs_run_as_plugins(newest: Any) -> None:
@@ -172,7 +133,7 @@ def test_generator_has_profiles_for_prompts_and_clips(newest: Any, tmp_path: Pat
         assert all(g.backend == "tensorrt" for g in model.report().graphs)
 
 
-def test_weights_beside_the_graph_are_found(trt: Any, tmp_path: Path) -> None:
+def test_weights_beside_the_graph_are_found(each_tensorrt: Any, tmp_path: Path) -> None:
     data, weights = tiny.external("weights.data")
     manifest = tiny.manifest()
     manifest["graphs"]["run"]["external_data"] = ["weights.data"]
@@ -356,328 +317,9 @@ def test_size_that_follows_from_nothing_is_asked_for(newest: Any, tmp_path: Path
         np.testing.assert_array_equal(model.graph("run").run({"x": X})["y"], 2 * X)
 
 
-# Bad machines and bad graphs
-
-
-def test_cpu_is_refused(newest: Any, upscaler: Bundle) -> None:
-    with pytest.raises(InputError, match="for TensorRT, got 'cpu'"):
-        backends.open(upscaler, device="cpu", backend="tensorrt")
-
-
-def test_device_that_is_not_there(newest: Any, upscaler: Bundle) -> None:
-    with pytest.raises(NoDeviceError, match="got 'cuda:3': the driver lists cuda:0 NVIDIA H200"):
-        backends.open(upscaler, device="cuda:3", backend="tensorrt")
-
-
-@pytest.mark.parametrize("version", ["8.6.1", "10.2.0", "12.0.0", "unknown"])
-def test_other_versions_are_refused(
-    newest: Any, monkeypatch: pytest.MonkeyPatch, upscaler: Bundle, version: str
-) -> None:
-    monkeypatch.setattr(newest, "__version__", version)
-    with pytest.raises(BackendUnavailableError, match=f"must be 10.3 to 11.x, got {version}"):
-        backends.open(upscaler, backend="tensorrt")
-
-
-def test_missing_tensorrt_names_the_way(
-    newest: Any, monkeypatch: pytest.MonkeyPatch, upscaler: Bundle
-) -> None:
-    def missing(name: str) -> Any:
-        raise ModuleNotFoundError("no", name=name)
-
-    monkeypatch.setattr(_setup.importlib, "import_module", missing)
-    with pytest.raises(BackendUnavailableError, match="tensorrt is not installed") as caught:
-        backends.open(upscaler, backend="tensorrt")
-    assert "fastvid-sdk[tensorrt]" in caught.value.hint
-
-
-def test_plugins_need_a_newer_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_machine.install(monkeypatch, "10.3.0")
-    with pytest.raises(UnsupportedModelError, match=r"need TensorRT 10\.16 or newer") as caught:
-        opened(Bundle.find("fast", "upscaler", 2), sizes=("64x48",))
-    assert "--portable" in caught.value.hint
-
-
-def test_operators_without_a_plugin_run_in_onnxruntime(
-    newest: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On the same device, and the report says so."""
-    original = onnxruntime.load
-
-    def load(bundle: Bundle, device: Device, options: Any, *, lane: Any = None) -> Any:
-        served.append((str(device), tuple(bundle.graphs), lane))
-        return original(bundle, Device("cpu"), options)
-
-    served: list[Any] = []
-    monkeypatch.setattr(onnxruntime, "load", load)
-    with opened(Bundle.find("fast", "interpolator"), sizes=("64x48",)) as model:
-        report = model.report()
-        assert [g.backend for g in report.graphs] == ["onnxruntime", "tensorrt"]
-        assert "onnxruntime runs motion on the same device: motion: cannot run" in report.reason
-        assert "InverseSearch" in report.reason
-    on_gpu = [one for one in served if one[0] == "cuda:0"]
-    assert [names for _, names, _ in on_gpu] == [("motion",)]
-    assert on_gpu[0][2] is not None, "both must share a stream"
-
-
-def test_bundle_without_any_engine_is_refused(newest: Any) -> None:
-    bundle = Bundle.find("fast", "interpolator")
-    only = dataclasses.replace(bundle, graphs={"motion": bundle.graph("motion")})
-    with pytest.raises(UnsupportedModelError, match="no plugin is for InverseSearch"):
-        opened(only, sizes=("64x48",))
-
-
-@pytest.mark.parametrize(
-    ("failing", "kind", "said"),
-    [
-        ("parse", EngineBuildError, "cannot read the graph: In node 3"),
-        ("profile", EngineBuildError, "refuses the sizes"),
-        ("build", EngineBuildError, "no tactic was found"),
-        ("memory", OutOfMemoryError, "took more memory than there is"),
-        ("deserialize", EngineBuildError, "right after it was built"),
-        ("context", EngineBuildError, "no context could be made"),
-        ("run", EngineBuildError, "a kernel failed"),
-    ],
-)
-def test_failures_of_a_build_are_told_and_keep_the_cache_clean(
-    newest: Any, doubler: Bundle, failing: str, kind: type[FastvidError], said: str
-) -> None:
-    newest.fake_fail.add(failing)
-    with pytest.raises(kind, match=said):
-        opened(doubler)
-    assert tensorrt.cached_engines() == ()
-    newest.fake_fail.clear()
-    with opened(doubler) as model:
-        np.testing.assert_array_equal(model.graph("run").run({"x": X[:1]})["y"], 2 * X[:1])
-
-
-def test_failures_of_a_run_are_told(newest: Any, doubler: Bundle) -> None:
-    with opened(doubler, batch=8) as model:
-        newest.fake_fail.add("run")
-        with pytest.raises(DeviceError, match="running failed: a kernel failed"):
-            model.graph("run").run({"x": X})
-        newest.fake_fail.clear()
-        np.testing.assert_array_equal(model.graph("run").run({"x": X})["y"], 2 * X)
-    with pytest.raises(DeviceError, match="session is closed"):
-        model.graph("run").run({"x": X})
-
-
-def test_unsupported_dtype_is_refused(newest: Any, tmp_path: Path) -> None:
-    x, y = tiny.tensor("x", "int64", "N"), tiny.tensor("y", "float64", "N")
-    graph = helper.make_graph(
-        [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.DOUBLE)],
-        "cast",
-        [helper.make_tensor_value_info("x", TensorProto.INT64, ["N"])],
-        [helper.make_tensor_value_info("y", TensorProto.DOUBLE, ["N"])],
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    graphs = {"run": {"file": "run.onnx", "inputs": [x], "outputs": [y]}}
-    bundle = tiny.bundle(tmp_path / "wide", made.SerializeToString(), graphs=graphs)
-    with pytest.raises(UnsupportedModelError, match="cannot take 'y' of dtype float64"):
-        opened(bundle)
-
-
-# Progress, cancelling, background
-
-
-def test_progress_is_told(newest: Any, doubler: Bundle) -> None:
-    newest.fake_step_seconds = 0.12
-    told: list[tensorrt.Progress] = []
-    tensorrt.build(doubler, progress=told.append)
-    assert {one.graph for one in told} == {"run"}
-    assert any(one.phase == "Building Engine" and one.steps == 3 for one in told)
-    assert [one.seconds for one in told] == sorted(one.seconds for one in told)
-
-
-def test_error_of_the_callback_ends_the_build(newest: Any, doubler: Bundle) -> None:
-    def fail(progress: tensorrt.Progress) -> None:
-        if progress.phase == "Building Engine":
-            raise ZeroDivisionError("mine")
-
-    newest.fake_step_seconds = 0.12
-    with pytest.raises(ZeroDivisionError, match="mine"):
-        tensorrt.build(doubler, progress=fail)
-    assert tensorrt.cached_engines() == ()
-
-
-def test_build_is_cancelled_at_a_step(newest: Any, doubler: Bundle) -> None:
-    newest.fake_steps, newest.fake_step_seconds = 1000, 0.01
-    stop = threading.Event()
-    threading.Timer(0.2, stop.set).start()
-    start = time.monotonic()
-    with pytest.raises(CancelledError):
-        tensorrt.build(doubler, cancelled=stop.is_set)
-    assert time.monotonic() - start < 5
-    assert tensorrt.cached_engines() == ()
-
-
-def background(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets onnxruntime serve from the CPU, because there is no other device here."""
-    original = onnxruntime.load
-
-    def load(bundle: Bundle, device: Device, options: Any, *, lane: Any = None) -> Any:
-        return original(bundle, Device("cpu"), options)
-
-    monkeypatch.setattr(onnxruntime, "load", load)
-
-
-def test_onnxruntime_serves_until_engines_are_built(
-    newest: Any, monkeypatch: pytest.MonkeyPatch, doubler: Bundle
-) -> None:
-    background(monkeypatch)
-    newest.fake_step_seconds = 0.15
-    with opened(doubler, build="background", batch=8) as model:
-        session = model.graph("run")
-        assert "onnxruntime serves while" in model.report().reason
-        assert session.report().backend == "onnxruntime"
-        np.testing.assert_array_equal(session.run({"x": X})["y"], 2 * X)
-        assert model.wait(30)
-        np.testing.assert_array_equal(session.run({"x": X})["y"], 2 * X)
-        assert session.report().backend == "tensorrt"
-        assert "TensorRT took over from onnxruntime after" in model.report().reason
-
-
-def test_onnxruntime_goes_on_where_engines_cannot_be_built(
-    newest: Any, monkeypatch: pytest.MonkeyPatch, doubler: Bundle
-) -> None:
-    background(monkeypatch)
-    newest.fake_fail.add("build")
-    with opened(doubler, build="background", batch=8) as model:
-        assert not model.wait(30)
-        assert "engines cannot be built: run: TensorRT cannot build" in model.report().reason
-        np.testing.assert_array_equal(model.graph("run").run({"x": X})["y"], 2 * X)
-
-
-def test_closing_stops_a_build(
-    newest: Any, monkeypatch: pytest.MonkeyPatch, doubler: Bundle
-) -> None:
-    background(monkeypatch)
-    newest.fake_steps, newest.fake_step_seconds = 1000, 0.01
-    model = opened(doubler, build="background")
-    time.sleep(0.2)
-    start = time.monotonic()
-    model.close()
-    assert time.monotonic() - start < 5
-    assert tensorrt.cached_engines() == ()
-
-
-# auto
-
-
-def test_auto_never_builds(newest: Any, monkeypatch: pytest.MonkeyPatch, upscaler: Bundle) -> None:
-    with backends.open(upscaler) as model:
-        assert model.report().backend == "onnxruntime"
-        assert "no engines of upscaler-tiny are cached; `fastvid export" in model.report().reason
-    assert "build" not in newest.fake_log
-
-
-def test_auto_takes_cached_engines_and_serves_other_sizes(
-    newest: Any, monkeypatch: pytest.MonkeyPatch, upscaler: Bundle
-) -> None:
-    tensorrt.build(upscaler, options=SMALL)
-    background(monkeypatch)
-    with backends.open(upscaler) as model:
-        report = model.report()
-        assert report.backend == "tensorrt"
-        assert "engines that are cached" in report.reason
-        session = model.graph("upscale")
-        for size in ((48, 64), (20, 20)):
-            image = frame(*size)
-            np.testing.assert_array_equal(session.run({"frames": image})["upscaled"], large(image))
-    assert newest.fake_log.count("build") == 1
-
-
-def test_auto_on_a_cpu_leaves_tensorrt_alone(newest: Any, upscaler: Bundle) -> None:
-    tensorrt.build(upscaler, options=SMALL)
-    with backends.open(upscaler, device="cpu") as model:
-        assert model.report().backend == "onnxruntime"
-        assert "TensorRT" not in model.report().reason
-
-
 def test_notes_of_engines_are_one_line_each(newest: Any, upscaler: Bundle) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with opened(upscaler, sizes=("64x48",)) as model:
             assert "\n" not in model.report().graphs[0].to_text()
     assert _model.PROVIDER == "TensorRT"
-
-
-def test_export_builds_engines_and_tells_each_phase_once(newest: Any, upscaler: Bundle) -> None:
-    engines = pytest.importorskip("fastvid_export.engines")
-    said: list[str] = []
-    newest.fake_step_seconds = 0.11
-    (path,) = engines.build(upscaler, "cuda", ("64x48",), said.append)
-    assert Path(path).is_file()
-    assert len(said) == len({line.partition(",")[0] for line in said})
-    assert any(line.startswith("upscale for 64x48: Building Engine") for line in said)
-
-
-def test_object_that_cannot_be_made_is_told(
-    newest: Any, monkeypatch: pytest.MonkeyPatch, doubler: Bundle
-) -> None:
-    """The bindings answer a null pointer with a TypeError."""
-
-    def null(*arguments: Any) -> Any:
-        raise TypeError("pybind11::init(): factory function returned nullptr")
-
-    for kind in ("Builder", "OnnxParser", "Runtime"):
-        with monkeypatch.context() as patch:
-            patch.setattr(newest, kind, null)
-            with pytest.raises(EngineError, match="factory function returned nullptr"):
-                opened(doubler)
-
-
-def test_arrays_stay_good_when_backends_change_over(
-    newest: Any, monkeypatch: pytest.MonkeyPatch, doubler: Bundle
-) -> None:
-    background(monkeypatch)
-    with opened(doubler, build="background", batch=8) as model:
-        assert model.wait(30)
-        kept = model.graph("run").run({"x": X}, keep=["y"])["y"]
-        assert kept.stream == model._lane.stream.handle == model.graph("run").stream
-
-
-def test_command_builds_for_the_sizes_it_is_given(
-    newest: Any, upscaler: Bundle, make_clip: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from fastvid.cli import main
-
-    clip = make_clip("clip.mp4", frames=3, size=(64, 48))
-    command = ["upscale", str(clip), "--model", str(upscaler.path), "--overwrite"]
-    assert main([*command, "--backend", "tensorrt", "--engine-size", "64x48"]) == 0
-    captured = capsys.readouterr()
-    assert "TensorRT: upscale for 64x48: building" in captured.err
-    assert "tensorrt on cuda:0" in captured.out
-    assert main([*command, "--backend", "onnxruntime", "--engine-size", "64x48"]) == 2
-    assert "needs --backend tensorrt" in capsys.readouterr().err
-    assert main([*command, "--backend", "tensorrt", "--engine-size", "32x32"]) == 2
-    error = capsys.readouterr().err
-    assert "inputs must fit one of the engines, for 32x32" in error
-    assert "name the sizes to build engines for: --engine-size" in error
-
-
-def test_run_under_way_can_be_cancelled(
-    newest: Any, monkeypatch: pytest.MonkeyPatch, doubler: Bundle
-) -> None:
-    with opened(doubler, batch=8) as model:
-        session = model.graph("run")
-        wait = type(session._lane.stream.mark()).wait
-
-        def slow(event: Any) -> None:
-            model.cancel()
-            wait(event)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(type(session._lane.stream.mark()), "wait", slow)
-            with pytest.raises(CancelledError, match="run: was cancelled"):
-                session.run({"x": X})
-        np.testing.assert_array_equal(session.run({"x": X})["y"], 2 * X)
-
-
-def test_compatibility_needs_a_newer_tensorrt(
-    monkeypatch: pytest.MonkeyPatch, doubler: Bundle
-) -> None:
-    fake_machine.install(monkeypatch, "10.3.0")
-    with pytest.raises(InputError, match=r"needs TensorRT 10\.11 or newer, got 10\.3\.0"):
-        opened(doubler, compatibility="same_compute_capability")
-    fake_machine.install(monkeypatch)
-    opened(doubler, compatibility="same_compute_capability", tf32=True, workspace=1 << 30).close()
