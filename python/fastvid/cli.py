@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json, debug = "--json" in arguments, "--debug" in arguments
     try:
         options = build_parser(arguments).parse_args(arguments)
-        with _terminable():
+        with _stoppable():
             command: Callable[[argparse.Namespace], int] = options.command
             code = command(options)
             sys.stdout.flush()
@@ -399,22 +399,34 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM raises in the main thread while the command runs, so that it cleans up."""
+def _stoppable() -> Iterator[None]:
+    """SIGINT and SIGTERM raise in the main thread while the command runs, so that it cleans up."""
+    raised: list[KeyboardInterrupt] = []
 
-    def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        raise _Terminated
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raised.append(_Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+        raise raised[-1]
 
+    numbers = [signal.SIGTERM]
+    # Who ignores Ctrl-C, as nohup does, or handles it, goes on doing so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        numbers.append(signal.SIGINT)
     try:
-        previous = signal.signal(signal.SIGTERM, terminate)
+        previous = [(number, signal.signal(number, stop)) for number in numbers]
     except ValueError:
         # Signal handlers belong to the main thread; elsewhere the caller handles them.
         yield
         return
     try:
         yield
+    except Exception:
+        # Extensions that are imported or initialised meanwhile turn an interruption into an error.
+        if raised:
+            raise raised[-1] from None
+        raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous:
+            signal.signal(number, handler)
 
 
 def _failed(error: FastvidError, code: int, as_json: bool, debug: bool) -> int:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fastvid import _commands
+from fastvid.cli import main
 from fastvid.scene import Scene
 from fastvid.video import Video
 
@@ -58,6 +60,27 @@ def test_signals_stop_at_once_and_leave_nothing(
     assert list(folder.iterdir()) == []
     # Generous for a loaded machine; without a handler the file would be finished first.
     assert taken < 10
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_that_an_import_swallows_is_one_still(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    code: int,
+) -> None:
+    def models(options: object) -> int:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            raise ImportError("module could not be imported") from None
+        return 0
+
+    monkeypatch.setattr(_commands, "models", models)
+    before = signal.getsignal(number)
+    assert main(["models"]) == code
+    assert capsys.readouterr().err in ("fastvid: interrupted\n", "fastvid: terminated\n")
+    assert signal.getsignal(number) is before
 
 
 def test_full_disk_exits_7_and_leaves_nothing(models: Path, source: Path, tmp_path: Path) -> None:
