@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import shutil
+import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,8 @@ import pytest
 import tiny_models as tiny
 
 from fastvid import backends, devices
+from fastvid.backends import _fatbin, _placement
 from fastvid.backends import _onnxruntime_setup as setup
-from fastvid.backends import _placement
 from fastvid.devices import CudaDevice, CudaDriver
 from fastvid.errors import NoDeviceError
 
@@ -148,6 +151,78 @@ def test_capability_outside_the_wheel_is_named(
     monkeypatch.setattr(setup.platform, "machine", lambda: machine)
     note = setup._capability_note(dataclasses.replace(H200, capability=capability))
     assert bool(note) == named
+
+
+def _fat_binary(*entries: tuple[int, int]) -> bytes:
+    """Entries of (kind, architecture), each with 24 bytes of code, as nvcc lays them out."""
+    parts = [
+        struct.pack("<HHIQ", kind, 0x101, 64, 24).ljust(28, b"\0") + struct.pack("<I", arch)
+        for kind, arch in entries
+    ]
+    body = b"".join(part.ljust(64, b"\0") + b"\xaa" * 24 for part in parts)
+    return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(body)) + body
+
+
+_NATIVE = _fat_binary((2, 75), (2, 90)), _fat_binary((2, 120))
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"ELF" * 9 + _NATIVE[0] + bytes(7) + _NATIVE[1], "sm_75, sm_90, sm_120"),
+        (_fat_binary((2, 90), (1, 120)), "sm_90, compute_120 (PTX)"),
+        # The magic number by chance, and a header that is cut or says too much.
+        (b"\x50\xed\x55\xba" + b"x" * 40 + _NATIVE[0], "sm_75, sm_90"),
+        (_NATIVE[0][:100], "no GPU"),
+        (_NATIVE[0] + b"\x50\xed\x55\xba\x01", "sm_75, sm_90"),
+        (b"no code", "no GPU"),
+    ],
+    ids=["native", "ptx", "chance", "cut", "cut header", "none"],
+)
+def test_libraries_tell_what_they_have_code_for(tmp_path: Path, data: bytes, text: str) -> None:
+    (tmp_path / "lib.so").write_bytes(data)
+    assert str(_fatbin.device_code(tmp_path / "lib.so")) == text
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs"),
+    [((7, 5), True), ((8, 0), False), ((9, 0), True), ((12, 1), True), ((10, 0), True)],
+)
+def test_native_code_runs_within_its_major_version_and_ptx_beyond(
+    capability: tuple[int, int], runs: bool
+) -> None:
+    code = _fatbin.DeviceCode(((7, 5), (9, 0), (12, 0)), ((10, 0),))
+    assert code.runs_on(capability) == runs
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+def test_code_that_nvcc_makes_is_found(tmp_path: Path) -> None:
+    source = tmp_path / "k.cu"
+    source.write_text("__global__ void k(float* x) { *x = 1; }\n")
+    targets = ["75,code=sm_75", "90,code=sm_90", "120,code=compute_120"]
+    options = [f"-gencode=arch=compute_{target}" for target in targets]
+    command = ["nvcc", "-shared", "-Xcompiler", "-fPIC"]
+    subprocess.run([*command, *options, "-o", tmp_path / "k.so", source], check=True)
+    code = _fatbin.device_code(tmp_path / "k.so")
+    assert {(7, 5), (9, 0)} <= set(code.native)
+    assert (12, 0) in code.ptx
+
+
+@pytest.mark.usefixtures("h200")
+def test_device_without_code_in_the_installed_runtime_is_not_offered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ort = setup.runtime()
+    (tmp_path / "lib.so").write_bytes(_fat_binary((2, 75), (2, 120)))
+    monkeypatch.setattr(setup, "_provider_library", lambda ort: tmp_path / "lib.so")
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [setup.CUDA, setup.CPU])
+    problem = setup.cuda_problem(0)
+    assert "has code for sm_75, sm_120, not for cuda:0 H200 (sm_90" in problem
+    assert "sm_75" in setup._capability_note(H200)
+    assert setup._capability_note(dataclasses.replace(H200, capability=(12, 0))) == ""
+    bundle = tiny.bundle(tmp_path / "model", tiny.double())
+    with pytest.raises(NoDeviceError, match="not for cuda:0 H200"):
+        backends.open(bundle, device="cuda")
 
 
 def test_quota_limits_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:

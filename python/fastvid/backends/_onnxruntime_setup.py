@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from fastvid.backends._fatbin import device_code
 from fastvid.devices import CudaDevice, cuda_driver
 from fastvid.errors import BackendUnavailableError, UnsupportedModelError
 
@@ -92,18 +93,32 @@ def cuda_problem(index: int) -> str:
         return f"the installed onnxruntime {ort.__version__} is built without CUDA"
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
         ort.preload_dlls()
-    problem = _missing_library(ort) or _trial(ort, CUDA, {"device_id": index})
-    if not problem:
-        return ""
     device = driver.devices[index]
-    return f"{device} failed a trial: {problem}{_capability_note(device)}"
+    if problem := _missing_code(ort, device):
+        return problem
+    problem = _missing_library(ort) or _trial(ort, CUDA, {"device_id": index})
+    return f"{device} failed a trial: {problem}" if problem else ""
+
+
+def _provider_library(ort: Any) -> Path:
+    return Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+
+
+def _missing_code(ort: Any, device: CudaDevice) -> str:
+    """That the CUDA provider has no code for a device; empty where it has or does not say."""
+    try:
+        code = device_code(_provider_library(ort))
+    except (OSError, ValueError):
+        return ""
+    if code.runs_on(device.capability) or not (code.native or code.ptx):
+        return ""
+    return f"the installed onnxruntime {ort.__version__} has code for {code}, not for {device}"
 
 
 def _missing_library(ort: Any) -> str:
     """The first library that the CUDA provider needs and the loader does not find."""
-    path = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     try:
-        ctypes.CDLL(str(path))
+        ctypes.CDLL(str(_provider_library(ort)))
     except OSError as error:
         # Anything but a missing file comes of loading it outside onnxruntime.
         if "cannot open shared object file" in str(error):
@@ -112,6 +127,11 @@ def _missing_library(ort: Any) -> str:
 
 
 def _capability_note(device: CudaDevice) -> str:
+    """That onnxruntime has no code for a device: the installed one, else that on PyPI."""
+    ort = runtime()
+    if _provider_library(ort).exists():
+        problem = _missing_code(ort, device)
+        return f" ({problem})" if problem else ""
     built = _WHEEL_CAPABILITIES.get(platform.machine(), ())
     major, minor = device.capability
     if any(known_major == major and known <= minor for known_major, known in built):
