@@ -193,6 +193,18 @@ def test_plans_of_the_shipped_models_are_near_the_peak_of_a_process(task: str) -
             assert 0.8 < planned / taken < 1.35, (height, width, planned, taken)
 
 
+def test_low_memory_computes_the_same(folder: Path, rng: np.random.Generator) -> None:
+    frames = rng.integers(0, 256, (2, 30, 40, 3), dtype=np.uint8)
+    with Upscaler(folder / "up-x2", device="cpu", low_memory=True) as model:
+        for _ in range(3):
+            result = model.upscale_frame(frames[0])
+        np.testing.assert_array_equal(result, frames[0].repeat(2, 0).repeat(2, 1))
+    with Interpolator(folder / "blend", device="cpu", low_memory=True) as model:
+        between = model.between(*frames)
+    with Interpolator(folder / "blend", device="cpu") as model:
+        np.testing.assert_array_equal(model.between(*frames), between)
+
+
 # Pieces
 
 
@@ -210,7 +222,9 @@ def test_pieces_cover_a_side_and_see_as_far_as_they_must(
     for s in found:
         assert s.begin < s.end
         assert s.first % unit == 0
-        assert s.last - s.first == min(size // unit * unit, length)
+        assert s.last - s.first == found[0].last
+        assert s.last <= length
+        assert s.last - s.first <= max(size, unit)
         assert s.first == 0 or s.begin - s.first >= reach
         assert s.last == length or s.last - s.end >= reach
 

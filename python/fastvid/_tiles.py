@@ -23,11 +23,11 @@ class Span:
 
 
 def spans(length: int, size: int, reach: int, unit: int) -> list[Span]:
-    """Pieces of one length that cover a side.
+    """Pieces of one length that cover a side, as short as their number allows.
 
     Args:
         length: Pixels of the side, a multiple of `unit`.
-        size: Pixels that a piece sees; the side itself, if that is shorter.
+        size: Most pixels that a piece sees.
         reach: How far a pixel of the result looks, in pixels.
         unit: Pieces begin and end at multiples of it, so that the network's own blocks stay.
 
@@ -43,6 +43,8 @@ def spans(length: int, size: int, reach: int, unit: int) -> list[Span]:
             f"tile: argument must be at least {2 * margin + unit} for this model, which looks "
             f"{reach} pixels far, got {size}"
         )
+    count = math.ceil((length - 2 * margin) / (size - 2 * margin))
+    size = math.ceil((length + 2 * margin * (count - 1)) / count / unit) * unit
     result = []
     begin = first = 0
     while first + size < length:

@@ -218,14 +218,16 @@ class _Loader:
         check = InputCheck(graph, self._bundle.size_rule, str(device))
         keep = list(external.values())
         arguments = (graph, made.session, keep, self._worker, check, report)
-        shrink = f"{device.kind.replace('cuda', 'gpu')}:{device.index}"
-        options: dict[str, Any] = {
-            "finite": self._options.check_finite,
-            "shrink": shrink if self._options.low_memory else "",
-        }
-        if lane is not None:
-            return CudaSession(*arguments, lane=lane, graphs=made.cuda_graphs, **options)
-        return OnnxSession(*arguments, loops=loops(model), **options)
+        finite = self._options.check_finite
+        if lane is None:
+            return OnnxSession(*arguments, finite=finite, loops=loops(model))
+        return CudaSession(
+            *arguments,
+            finite=finite,
+            lane=lane,
+            graphs=made.cuda_graphs,
+            shrink=f"gpu:{device.index}" if self._options.low_memory else "",
+        )
 
     def _create(
         self,
