@@ -194,6 +194,19 @@ def test_the_transformer_holds_the_projects_ops() -> None:
     assert not any(node.op_type == "Softmax" for node in nodes)
 
 
+def test_doctor_draws_a_clip_or_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastvid.doctor import _models
+
+    def checks() -> list[Any]:
+        return [check for check in _models.models(run=True) if check.name == NAME]
+
+    assert [check.status for check in checks()] == ["ok", "ok"]
+    assert "17 frames of 64x64 in" in checks()[1].detail
+    monkeypatch.setattr(_models, "find_spec", lambda name: None)
+    assert [check.status for check in checks()] == ["ok", "absent"]
+    assert "fastvid-sdk[generate]" in checks()[1].hint
+
+
 def test_one_command_draws_retimes_enlarges_and_shows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
