@@ -1,4 +1,4 @@
-"""The table of what the SDK adds to onnxruntime, for report.py."""
+"""Tables of what the SDK adds to onnxruntime and of memory, for report.py."""
 
 from __future__ import annotations
 
@@ -34,3 +34,31 @@ def table_of_calls() -> str:
         + "\n"
         + source(result)
     )
+
+
+def table_of_memory() -> str:
+    result = load("memory")
+    plans = [
+        (task, "{}x{}".format(*row["size"]), _mb(row["planned"]), _mb(row["peak"]))
+        for task, rows in result["plans"].items()
+        for row in rows
+    ]
+    size = "{}x{}".format(*result["ways_size"])
+    ways = [
+        (task, name, _mb(way["peak"]), _mb(way["held"]), f"{way['ms']:.0f} ms")
+        for task, found in result["ways"].items()
+        for name, way in found.items()
+    ]
+    return (
+        "What `plan()` says before anything ran at the size, and the peak of a process beyond what "
+        f"it held with the model loaded; {result['threads']} threads, CPU.\n\n"
+        + table(["Task", "Frame", "planned", "taken"], plans)
+        + f"\nWays to take less at {size}; held is what stays between frames.\n\n"
+        + table(["Task", "Way", "peak", "held", "a frame"], ways)
+        + "\n"
+        + source(result)
+    )
+
+
+def _mb(size: float) -> str:
+    return f"{size / 1e6:.0f} MB"

@@ -430,6 +430,7 @@ SECTIONS = {
     "Ops: temporal attention": attending_in_time,
     "Ops: the cost of a call": calling,
     "The SDK beside onnxruntime": overhead.table_of_calls,
+    "Memory of a run": overhead.table_of_memory,
     "Pipeline": pipeline,
     "Export formats": export_tables.formats,
     "Start-up and size": startup,
