@@ -39,7 +39,20 @@ def weights_only(model: onnx.ModelProto) -> onnx.ModelProto:
         if weight.name in axes and array.dtype == np.float32 and array.size >= LARGE:
             rounded = on_grid(array, axes[weight.name])
             weight.CopyFrom(numpy_helper.from_array(rounded, weight.name))
-    return compact(made)
+    return compact(_in_order(made))
+
+
+def _in_order(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with every node behind what it reads, as ONNX wants it.
+
+    onnxruntime's quantiser appends its nodes, and runs them in any order; others need not.
+    """
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    wrapped = ONNXModel(model)
+    wrapped.topological_sort()
+    made: onnx.ModelProto = wrapped.model
+    return made
 
 
 def static(model: onnx.ModelProto, samples: Sequence[Arrays]) -> onnx.ModelProto | None:
