@@ -453,3 +453,33 @@ def test_too_little_memory_is_named_and_the_session_stays_usable(tmp_path: Path)
     assert refusal.startswith("run: running on cpu: not enough memory: Non-zero status code")
     assert "4398046511104" in refusal
     assert answer == "6.0"
+
+
+# Which thread runs
+
+
+def test_runs_known_to_be_short_stay_in_the_main_thread(
+    doubler: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where: list[bool] = []
+    with _open(doubler) as model:
+        session = model.graph("run")
+        guarded = session._guarded
+
+        def watched(*arguments: Any) -> Any:
+            where.append(threading.current_thread() is threading.main_thread())
+            return guarded(*arguments)
+
+        monkeypatch.setattr(session, "_guarded", watched)
+        for rows in (2, 2, 2, 1, 1):
+            session.run({"x": X[:rows]})
+        # The first of a size is handed over: nobody knows how long it takes.
+        assert where == [False, True, True, False, True]
+        session._last = (X.nbytes, 1.0)
+        session.run({"x": X})
+        assert where[-1] is False
+
+
+def test_runs_that_may_loop_are_never_taken_for_short(tmp_path: Path) -> None:
+    with _open(tiny.bundle(tmp_path / "m", tiny.endless())) as model:
+        assert model.graph("run")._loops

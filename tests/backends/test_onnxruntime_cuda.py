@@ -73,6 +73,19 @@ def test_kept_outputs_stay_on_the_device_and_nobody_waits(
         np.testing.assert_array_equal(once.numpy(), 2 * X)
 
 
+def test_arrays_of_another_model_are_waited_for(
+    doubler: Bundle, ort: fake_onnxruntime.FakeOrt, cuda: fake_cuda.FakeCuda
+) -> None:
+    with _open(doubler) as first, _open(doubler) as second:
+        assert first.graph("run").stream != second.graph("run").stream
+        kept = first.graph("run").run({"x": X}, keep=("y",))["y"]
+        result = second.graph("run").run({"x": kept}, keep=("y",))["y"]
+        del kept
+        # Its memory must not be written before the second model has read it.
+        first.graph("run").run({"x": X + 100}, keep=("y",))
+        np.testing.assert_array_equal(result.numpy(), 4 * X)
+
+
 def test_memory_is_the_same_from_run_to_run(
     doubler: Bundle, ort: fake_onnxruntime.FakeOrt, cuda: fake_cuda.FakeCuda
 ) -> None:

@@ -118,10 +118,7 @@ class CudaSession(OnnxSession):
         memory = self._lane.memory
         session, options = self._ready()
         binding = session.io_binding()
-        given = {
-            name: memory.put(np.ascontiguousarray(array)) if not self._kept(array) else array
-            for name, array in inputs.items()
-        }
+        given = {name: self._given(array) for name, array in inputs.items()}
         outputs = {
             spec.name: memory.empty(shapes[spec.name], spec.dtype)
             for spec in self._graph.outputs
@@ -145,6 +142,14 @@ class CudaSession(OnnxSession):
             if spec.name not in outputs:
                 outputs[spec.name] = self._copied(spec, value)
         return outputs
+
+    def _given(self, array: Any) -> DeviceArray:
+        """An input on the device, behind the work on it."""
+        if not isinstance(array, DeviceArray):
+            return self._lane.memory.put(np.ascontiguousarray(array))
+        if array.stream != self._lane.stream.handle:
+            array.use_on(self._lane.stream.handle)
+        return array
 
     def _place(self, array: DeviceArray) -> tuple[Any, ...]:
         """An array as `IOBinding.bind_input` takes it."""
