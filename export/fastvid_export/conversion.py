@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,7 @@ def convert(
     *,
     precision: str,
     portable: bool,
+    dynamic: bool,
     min_psnr: float | None,
     say: Say,
 ) -> dict[str, Converted]:
@@ -53,6 +55,7 @@ def convert(
         recorded: What the graphs were given on the pictures to check with.
         precision: `float32`, `float16` or `int8`.
         portable: Whether only standard operators may remain.
+        dynamic: Whether int8 products may find their ranges as they run.
         min_psnr: Limit in dB instead of the gate's.
         say: Called with a line per output.
 
@@ -71,7 +74,7 @@ def convert(
     for name in bundle.graphs:
         original = onnx_files.load(bundle, name)
         base = to_standard(original) if portable else original
-        attempts = _attempts(base, precision, lambda name=name: calibrated(name))  # type: ignore[misc]
+        attempts = _attempts(base, precision, functools.partial(calibrated, name), dynamic=dynamic)
         samples = recorded.inputs.get(name, [])
         job = _Job(bundle, name, original, samples, material.name, portable)
         made[name] = _first_that_passes(job, attempts, precision, min_psnr, say)
@@ -90,20 +93,33 @@ class _Job:
     def figures(self, model: onnx.ModelProto) -> list[FidelityFigure]:
         """How far the model is from the original, on the same inputs."""
         data = f"{len(self.samples)} runs on {self.data}"
-        original = Runner(self.original.SerializeToString())
-        converted = Runner(model.SerializeToString(), operators=not self.portable)
+        original = Runner(onnx_files.to_bytes(self.original))
+        converted = Runner(onnx_files.to_bytes(model), operators=not self.portable)
         graph = self.bundle.graph(self.graph)
         return fidelity.compare(graph, original, converted, self.samples, data)
 
 
 def _attempts(
-    base: onnx.ModelProto, precision: str, calibration: Callable[[], Sequence[Arrays]]
+    base: onnx.ModelProto,
+    precision: str,
+    calibration: Callable[[], Sequence[Arrays]],
+    *,
+    dynamic: bool,
 ) -> list[_Attempt]:
     """Ways to get there, the best first."""
     if precision == "float16":
         return [_Attempt("float16", lambda: half.to_float16(base))]
     if precision == "int8":
+
+        def both() -> onnx.ModelProto | None:
+            """None where there are no products, or the engine's compiler does not know them."""
+            if not dynamic:
+                return None
+            wide = expand(base)
+            return int8.dynamic(int8.static(wide, calibration()) or wide)
+
         return [
+            _Attempt("int8 convolutions and products", both),
             _Attempt("int8 convolutions", lambda: int8.static(expand(base), calibration())),
             _Attempt("int8 weights", lambda: int8.weights_only(expand(base))),
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -277,6 +278,7 @@ def _converted(
         recorded,
         precision=precision,
         portable=request.portable or row.name == "triton",
+        dynamic=row.name != "engine",
         min_psnr=request.min_psnr,
         say=say,
     )
@@ -403,12 +405,13 @@ def _size(path: Path) -> int:
 
 
 def _next_command(row: Format, path: Path, bundle: Bundle) -> str:
+    folder = shlex.quote(str(path))
     if row.name == "triton":
-        return f"tritonserver --model-repository {path}"
+        return f"tritonserver --model-repository {folder}"
     commands = {
         "upscaler": f"fastvid upscale IN --scale {bundle.scale}",
         "interpolator": "fastvid interpolate IN",
         "generator": "fastvid generate PROMPT",
     }
     more = " --device cuda --backend tensorrt" if row.name == "engine" else ""
-    return f"{commands[bundle.task]} --model {path}{more}"
+    return f"{commands[bundle.task]} --model {folder}{more}"

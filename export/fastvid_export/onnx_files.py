@@ -23,6 +23,7 @@ from fastvid_export.errors import ExportError
 INLINE_LIMIT = 1 << 30
 """Bytes up to which weights are kept in the ONNX file; protobuf ends at twice that."""
 
+_PROTOBUF_LIMIT = 1 << 31
 _ALIGNMENT = 4096
 _RUNTIME_DOMAINS = ("com.microsoft",)
 """Operators of onnxruntime alone; a portable graph has none."""
@@ -82,6 +83,22 @@ def parse(data: bytes, name: str) -> onnx.ModelProto:
             f"{len(data)} bytes"
         )
     return model
+
+
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """A model in one piece, to be run here.
+
+    Raises:
+        ExportError: It is too large for protobuf.
+    """
+    size = model.ByteSize()
+    if size >= _PROTOBUF_LIMIT:
+        raise ExportError(
+            f"model: a graph must be below 2 GiB to be compared, got {size} bytes",
+            hint="export a smaller variant of the network, or several graphs",
+        )
+    data: bytes = model.SerializeToString()
+    return data
 
 
 def dump(model: onnx.ModelProto, file: str) -> dict[str, bytes]:

@@ -28,7 +28,7 @@ from fastvid.errors import (
 )
 from fastvid.metrics import psnr
 from fastvid.scene import Scene
-from fastvid_export import export, exporting, formats, samples
+from fastvid_export import export, exporting, fidelity, formats, samples
 from fastvid_export.convert import int8
 from fastvid_export.errors import ExportError, FidelityError
 
@@ -58,7 +58,10 @@ def picture() -> np.ndarray:
 
 
 def test_docs_and_help_show_the_table_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
-    assert formats.to_markdown() in (ROOT / "docs/export.md").read_text()
+    page = (ROOT / "docs/export.md").read_text()
+    assert formats.to_markdown() in page
+    for name, gate in fidelity.GATES.items():
+        assert f"| {name} | {gate.pictures:g} dB | {gate.values:g} dB | {gate.cosine:g} |" in page
     with pytest.raises(SystemExit) as stop:
         cli.main(["export", "--help"])
     assert stop.value.code == 0
@@ -203,6 +206,18 @@ def test_shipped_names_are_models_too(tmp_path: Path, monkeypatch: pytest.Monkey
     made, source = Bundle.load(path), Bundle.load(shipped()["upscaler-fast-x2"])
     assert made.files["upscale.onnx"].size <= 0.55 * source.files["upscale.onnx"].size
     assert all("before conversion" in q.data for q in made.quality[: len(source.quality)])
+
+
+def test_the_shipped_interpolator_needs_no_library_when_it_is_portable(tmp_path: Path) -> None:
+    path = export("interpolator-fast", portable=True, output=tmp_path / "made")
+    made = Bundle.load(path)
+    for name in made.graphs:
+        domains = {node.domain for node in onnx.load(path / f"{name}.onnx").graph.node}
+        assert domains == {""}
+    # Pixels, of flows of some: the search descends by other sums.
+    (flow,) = (f for f in made.fidelity if f.output == "flow")
+    assert flow.psnr is not None
+    assert flow.psnr > 80
 
 
 # The command

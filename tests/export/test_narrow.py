@@ -114,7 +114,7 @@ def test_int8_is_for_what_lies_between_convolutions() -> None:
     assert np.abs(ours - theirs).mean() < 0.02
 
 
-def test_graphs_without_convolutions_have_no_int8_activations() -> None:
+def test_products_round_what_they_read_and_weights_can_be_rounded_alone() -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     info = helper.make_tensor_value_info
     weight = numpy_helper.from_array(RNG.normal(size=(64, 64)).astype(np.float32), "w")
@@ -122,11 +122,18 @@ def test_graphs_without_convolutions_have_no_int8_activations() -> None:
     graph = helper.make_graph([node], "g", ends[:1], ends[1:], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     assert int8.static(model, []) is None
-    small = int8.weights_only(model)
-    assert small.ByteSize() < 0.35 * model.ByteSize()
     x = uniform(3, 64)
-    ours, theirs = (Runner(m.SerializeToString())({"x": x})["y"] for m in (small, model))
-    assert np.abs(ours - theirs).max() < 0.02 * np.abs(theirs).max()
+    theirs = Runner(model.SerializeToString())({"x": x})["y"]
+    for made in (int8.weights_only(model), int8.dynamic(model)):
+        assert made is not None
+        assert made.ByteSize() < 0.35 * model.ByteSize()
+        ours = Runner(made.SerializeToString())({"x": x})["y"]
+        assert np.abs(ours - theirs).max() < 0.03 * np.abs(theirs).max()
+    assert "MatMulInteger" in [node.op_type for node in made.graph.node]
+
+
+def test_graphs_without_products_are_not_quantised_dynamically() -> None:
+    assert int8.dynamic(flow_graph()) is None
 
 
 def test_a_weight_that_float16_cannot_hold_is_refused() -> None:
@@ -267,6 +274,17 @@ def test_an_engine_is_built_from_the_bundle_that_is_written(gpu: list[Any], tmp_
     assert gpu == [("float16", "cuda:0", ("1080p",))]
     assert Bundle.load(path).precision == "float16"
     assert "built" in lines
+
+
+def test_engines_have_no_products_that_find_their_ranges(gpu: list[Any], tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    import generators
+
+    assert tokenizers
+    made = generators.bundle(tmp_path / "gen")
+    path = export(made.path, "engine", precision="int8")
+    kinds = {n.op_type for g in made.graphs for n in onnx.load(path / f"{g}.onnx").graph.node}
+    assert "DynamicQuantizeLinear" not in kinds
 
 
 def test_where_an_engine_cannot_be_built_nothing_is_written(gpu: list[Any], tmp_path: Path) -> None:

@@ -285,6 +285,14 @@ def test_weights_elsewhere_are_not_opened(
         export(external(folder / "net.onnx", location), onnx=flags(scale=1))
 
 
+def test_a_graph_that_cannot_be_run_in_one_piece_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_files, "_PROTOBUF_LIMIT", 100)
+    with pytest.raises(ExportError, match="must be below 2 GiB to be compared"):
+        export(enlarging(tmp_path / "net.onnx"), onnx=flags())
+
+
 def test_large_weights_go_into_a_file_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

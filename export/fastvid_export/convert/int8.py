@@ -3,9 +3,11 @@
 - `static`: convolutions that are narrow by the rule of `roles` and lead to another product read and
   write int8: quantise and dequantise nodes around them, symmetric, a scale per output channel of
   the weight, ranges from real inputs. onnxruntime's quantiser writes the nodes.
-- `weights`: weights lie on disk as int8 with a scale per channel, and the graph computes in
-  float32. It is what remains for matrix products, for heads, and for the product before an output:
-  their results are coordinates and pictures.
+- `dynamic`: matrix products with narrow weights round what they read as they read it, with a scale
+  of its own each time, so that they need no ranges. TensorRT has no such nodes.
+- `weights_only`: weights lie on disk as int8 with a scale per channel, and the graph computes in
+  float32. It is what remains for heads and for the convolution before an output: their results are
+  coordinates and pictures.
 """
 
 from __future__ import annotations
@@ -73,6 +75,22 @@ def static(model: onnx.ModelProto, samples: Sequence[Arrays]) -> onnx.ModelProto
     ranges = calibrate(made, _values(made, chosen), samples)
     quantised = _quantise(made, chosen, ranges)
     return weights_only(quantised)
+
+
+def dynamic(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """A copy whose matrix products with weights compute in int8; None where it has none."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    rules.constants_to_weights(made)
+    narrow = rules.analyse(made).narrow
+    weights = {w.name: w for w in made.graph.initializer if w.data_type == TensorProto.FLOAT}
+    chosen = []
+    for i, node in enumerate(made.graph.node):
+        weight = weights.get(node.input[1]) if node.op_type == "MatMul" and i in narrow else None
+        if weight is not None and int(np.prod(weight.dims)) >= LARGE:
+            node.name = node.name or f"{node.op_type}_{i}"
+            chosen.append(node.name)
+    return weights_only(_quantise_dynamically(made, chosen)) if chosen else None
 
 
 def _channel_axes(graph: onnx.GraphProto) -> dict[str, int]:
@@ -156,14 +174,10 @@ def _quantise(
         name: (np.array(low, np.float32), np.array(high, np.float32))
         for name, (low, high) in ranges.items()
     }
-    marked = onnx.ModelProto()
-    marked.CopyFrom(model)
-    del marked.graph.value_info[:]
+    marked = _marked(model)
     marked.graph.value_info.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in limits
     )
-    # It would infer shapes through a file, and refuse nodes it does not know.
-    helper.set_model_props(marked, {"onnx.infer": "onnxruntime.quant"})
     with contextlib.redirect_stdout(io.StringIO()):
         quantizer = QDQQuantizer(
             marked,
@@ -181,3 +195,38 @@ def _quantise(
     made: onnx.ModelProto = quantizer.model.model
     del made.metadata_props[:]
     return made
+
+
+def _quantise_dynamically(model: onnx.ModelProto, nodes: Sequence[str]) -> onnx.ModelProto:
+    from onnxruntime.quantization import QuantizationMode, QuantType
+    from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        quantizer = ONNXQuantizer(
+            _marked(model),
+            per_channel=True,
+            reduce_range=False,
+            mode=QuantizationMode.IntegerOps,
+            static=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=None,
+            nodes_to_quantize=list(nodes),
+            nodes_to_exclude=[],
+            op_types_to_quantize=["MatMul"],
+            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": TensorProto.FLOAT},
+        )
+        quantizer.quantize_model()
+    made: onnx.ModelProto = quantizer.model.model
+    del made.metadata_props[:]
+    return made
+
+
+def _marked(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy as onnxruntime's quantisers take it."""
+    # Without the mark they infer shapes through a file, and refuse nodes they do not know.
+    marked = onnx.ModelProto()
+    marked.CopyFrom(model)
+    del marked.graph.value_info[:]
+    helper.set_model_props(marked, {"onnx.infer": "onnxruntime.quant"})
+    return marked
