@@ -16,14 +16,11 @@ from fastvid.backends import tensorrt
 from fastvid.backends.tensorrt._locks import exclusive
 from fastvid.backends.tensorrt._store import Store
 from fastvid.bundle import Bundle
-from fastvid.errors import (
-    CancelledError,
-)
+from fastvid.errors import CancelledError
 
+pytest.importorskip("cuda.bindings.runtime")
 pytestmark = pytest.mark.usefixtures("home")
 
-
-# Several processes
 
 BUILD = """
 import json, os

@@ -15,9 +15,7 @@ from fastvid.backends import onnxruntime, tensorrt
 from fastvid.backends.tensorrt import EngineOptions
 from fastvid.bundle import Bundle
 from fastvid.devices import Device
-from fastvid.errors import (
-    CancelledError,
-)
+from fastvid.errors import CancelledError
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
 SMALL = EngineOptions(sizes=("64x48",))
@@ -207,3 +205,13 @@ def test_run_under_way_can_be_cancelled(
             with pytest.raises(CancelledError, match="run: was cancelled"):
                 session.run({"x": X})
         np.testing.assert_array_equal(session.run({"x": X})["y"], 2 * X)
+
+
+def test_auto_goes_on_whatever_tensorrt_does(
+    newest: Any, monkeypatch: pytest.MonkeyPatch, upscaler: Bundle
+) -> None:
+    tensorrt.build(upscaler, options=SMALL)
+    monkeypatch.setattr(newest, "Runtime", lambda logger: 1 / 0)
+    with backends.open(upscaler) as model:
+        assert model.report().backend == "onnxruntime"
+        assert "TensorRT is not used: ZeroDivisionError" in model.report().reason

@@ -121,6 +121,8 @@ def load_cached(bundle: Bundle, device: Device, options: Options) -> tuple[Loade
         return None, missing
     except FastvidError as error:
         return None, f"TensorRT is not used: {error.message}"
+    except Exception as error:  # a TensorRT that nobody asked for must not end the call
+        return None, f"TensorRT is not used: {type(error).__name__}: {error}"
     return made, ""
 
 
