@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from op_cases import OPS
 
+torch = pytest.importorskip("torch")
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
@@ -18,7 +19,6 @@ import gpu_ops  # noqa: E402
 import gpu_rows  # noqa: E402
 import report  # noqa: E402
 import timing  # noqa: E402
-import torch  # noqa: E402
 from gpu_clock import Machine  # noqa: E402
 
 REHEARSAL = Machine("cpu", dry=True)
