@@ -47,6 +47,8 @@ class FakeCuda:
         self._device: dict[int, Any] = {}
         self._host: dict[int, Any] = {}
         self._asked: set[int] = set()
+        self.arena: set[int] = set()
+        """Device memory that belongs to another library."""
         self.calls: list[str] = []
         self.copies: list[tuple[str, int]] = []
         """Kind and bytes of each copy that was queued."""
@@ -114,6 +116,11 @@ class FakeCuda:
     def pending(self) -> int:
         """Pieces of work that nobody has waited for."""
         return sum(len(stream.queue) - stream.done for stream in self._streams.values())
+
+    @property
+    def streams(self) -> int:
+        """Streams that were made and not destroyed."""
+        return len(self._streams) - 2
 
     def _number(self) -> int:
         # No handle means two things in one process: old objects may end while a later fake is in.
@@ -204,7 +211,7 @@ class FakeCuda:
     @property
     def allocated(self) -> int:
         """Bytes of device memory that are not freed."""
-        return sum(map(len, self._device.values()))
+        return sum(len(m) for p, m in self._device.items() if p not in self.arena)
 
     def _cudaMalloc(self, size: int) -> int:
         if self.allocated + size > self._capacity:

@@ -164,6 +164,7 @@ class FakeSession:
             if binding.outputs[name] is None:
                 array = np.ascontiguousarray(value.numpy())
                 pointer = self._cuda._cudaMalloc(array.nbytes)
+                self._cuda.arena.add(pointer)
                 ctypes.memmove(pointer, array.ctypes.data, array.nbytes)
                 binding.found[name] = _Value(pointer, array.shape)
 

@@ -232,6 +232,11 @@ class Generator(Model):
             stop.set()
         super().cancel()
 
+    def close(self) -> None:
+        """Free the sessions; calling it again does nothing."""
+        self._arrays.close()
+        super().close()
+
     def _request(self, prompt: str, **arguments: Any) -> Request:
         request = check_request(self._bundle, self._spec, prompt, **arguments)
         given = request.image is not None or request.video is not None

@@ -43,6 +43,9 @@ class Arrays(Protocol):
     def finite(self, latents: Any, *, last: bool) -> bool:
         """Whether no value is NaN or infinite, as far as it is cheap to know before the last."""
 
+    def close(self) -> None:
+        """Gives back memory that waits to be used again."""
+
 
 class HostArrays:
     """NumPy's arrays."""
@@ -74,6 +77,9 @@ class HostArrays:
     def finite(self, latents: NDArray[Any], *, last: bool) -> bool:
         """Looks at every value in each step."""
         return bool(np.isfinite(latents).all())
+
+    def close(self) -> None:
+        """There is nothing to give back."""
 
 
 class CudaArrays:
@@ -136,6 +142,10 @@ class CudaArrays:
     def finite(self, latents: DeviceArray, *, last: bool) -> bool:
         """Looks at the last latents only: what is not finite stays so to the end."""
         return not last or bool(np.isfinite(latents.numpy()).all())
+
+    def close(self) -> None:
+        """Frees what waits; latents that are held free theirs when they are gone."""
+        self._memory.close()
 
 
 def arrays_for(session: Session) -> Arrays:

@@ -8,6 +8,7 @@ next frame's work before.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from fastvid.backends._cuda import DeviceArray, Event, Memory, PinnedMemory, Stream
 from fastvid.devices import parse_device
+from fastvid.errors import DeviceError
 
 if TYPE_CHECKING:
     from fastvid.backends import Session
@@ -145,8 +147,10 @@ class CudaTransfers:
 
     def close(self) -> None:
         """Waits for what is under way and gives memory and streams back."""
-        self._up.wait()
-        self._down.wait()
+        # A device that has failed cannot be waited for.
+        with contextlib.suppress(DeviceError):
+            self._up.wait()
+            self._down.wait()
         self._leaving.clear()
         self._memory.close()
         self._pinned.close()
