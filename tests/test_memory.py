@@ -276,6 +276,16 @@ def test_plan_option_tells_by_its_status_what_does_not_fit(
     assert cli.main(["upscale", str(clip), *options]) == 6
 
 
+def test_plan_counts_the_last_of_several_passes(folder: Path) -> None:
+    with Upscaler(folder / "up-x2", device="cpu", scale=4) as model:
+        twice = model.plan(500, 600)
+    with Upscaler(folder / "up-x2", device="cpu") as model:
+        once = model.plan(1000, 1200)
+    assert twice.graphs == once.graphs
+    assert twice.piece is None
+    assert "the last of 2 passes sees 1200x1000" in str(twice)
+
+
 def test_memory_that_cannot_be_measured_stops_nothing(
     interpolator: Interpolator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,6 +255,8 @@ class FrameMemory:
         piece: tuple[int, int] | None,
         frames: int,
         notes: tuple[str, ...] = (),
+        *,
+        passes: int = 1,
     ) -> MemoryPlan:
         """What frames of a size need.
 
@@ -264,10 +266,12 @@ class FrameMemory:
             piece: Height and width of the pieces that it passes in; None is the whole frame.
             frames: Bytes of frames that wait.
             notes: What else to say.
+            passes: How many times as large frames are when the graph sees them last.
         """
-        graphs = self.needed(*(piece or size))
+        graphs = self.needed(*(piece or (passes * size[0], passes * size[1])))
         device = self.meter.device
-        beside = frames / (size[0] * size[1]) if device == "cpu" else 0.0
+        beside = frames / (passes**2 * size[0] * size[1]) if device == "cpu" else 0.0
+        tall, wide = self.largest(*size, beside)
         return MemoryPlan(
             model=model,
             device=device,
@@ -278,7 +282,7 @@ class FrameMemory:
             total=sum(graphs.values()) + (frames if device == "cpu" else 0),
             available=self.meter.available(),
             piece=piece,
-            largest=self.largest(*size, beside),
+            largest=(tall // passes, wide // passes),
             notes=notes,
         )
 

@@ -170,9 +170,17 @@ class Upscaler(Model):
         grown = self._step ** (self._passes - 1)
         padded = self._bundle.size_rule.padded(grown * height, grown * width)
         piece = self._piece(*padded)
-        waiting = waiting_frames(height, width, self._scale)
-        seen = piece if piece != padded or grown > 1 else None
-        return self._memory.plan(self._bundle.name, (height, width), seen, waiting)
+        notes: tuple[str, ...] = ()
+        if grown > 1:
+            notes = (f"the last of {self._passes} passes sees {padded[1]}x{padded[0]}",)
+        return self._memory.plan(
+            self._bundle.name,
+            (height, width),
+            piece if piece != padded else None,
+            waiting_frames(height, width, self._scale),
+            notes,
+            passes=grown,
+        )
 
     def _start(self, frame: FrameArray) -> Pending:
         """Begins with a frame; all passes but the last are finished here."""
