@@ -43,7 +43,7 @@ def convert(
     *,
     precision: str,
     portable: bool,
-    dynamic: bool,
+    engine: bool,
     min_psnr: float | None,
     say: Say,
 ) -> dict[str, Converted]:
@@ -55,7 +55,7 @@ def convert(
         recorded: What the graphs were given on the pictures to check with.
         precision: `float32`, `float16` or `int8`.
         portable: Whether only standard operators may remain.
-        dynamic: Whether int8 products may find their ranges as they run.
+        engine: Whether int8 is for TensorRT, which knows fixed ranges around 0 only.
         min_psnr: Limit in dB instead of the gate's.
         say: Called with a line per output.
 
@@ -74,7 +74,7 @@ def convert(
     for name in bundle.graphs:
         original = onnx_files.load(bundle, name)
         base = to_standard(original) if portable else original
-        attempts = _attempts(base, precision, functools.partial(calibrated, name), dynamic=dynamic)
+        attempts = _attempts(base, precision, functools.partial(calibrated, name), engine=engine)
         samples = recorded.inputs.get(name, [])
         job = _Job(bundle, name, original, samples, material.name, portable)
         made[name] = _first_that_passes(job, attempts, precision, min_psnr, say)
@@ -104,23 +104,23 @@ def _attempts(
     precision: str,
     calibration: Callable[[], Sequence[Arrays]],
     *,
-    dynamic: bool,
+    engine: bool,
 ) -> list[_Attempt]:
     """Ways to get there, the best first."""
     if precision == "float16":
         return [_Attempt("float16", lambda: half.to_float16(base))]
     if precision == "int8":
 
+        def convolutions() -> onnx.ModelProto | None:
+            return int8.static(expand(base), calibration(), symmetric=engine)
+
         def both() -> onnx.ModelProto | None:
-            """None where there are no products, or the engine's compiler does not know them."""
-            if not dynamic:
-                return None
-            wide = expand(base)
-            return int8.dynamic(int8.static(wide, calibration()) or wide)
+            """None where there are no products, or their nodes are none of TensorRT's."""
+            return None if engine else int8.dynamic(convolutions() or expand(base))
 
         return [
             _Attempt("int8 convolutions and products", both),
-            _Attempt("int8 convolutions", lambda: int8.static(expand(base), calibration())),
+            _Attempt("int8 convolutions", convolutions),
             _Attempt("int8 weights", lambda: int8.weights_only(expand(base))),
         ]
     return [_Attempt("", lambda: base)]

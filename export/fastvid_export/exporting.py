@@ -278,7 +278,7 @@ def _converted(
         recorded,
         precision=precision,
         portable=request.portable or row.name == "triton",
-        dynamic=row.name != "engine",
+        engine=row.name == "engine",
         min_psnr=request.min_psnr,
         say=say,
     )

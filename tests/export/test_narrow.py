@@ -294,3 +294,15 @@ def test_where_an_engine_cannot_be_built_nothing_is_written(gpu: list[Any], tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["up"]
     with pytest.raises(BackendUnavailableError, match="cuda:3 is not one"):
         export(made.path, "engine", device="cuda:3")
+
+
+def test_engines_read_int8_around_zero_and_processors_uint8() -> None:
+    model = flow_graph()
+    samples = [{"image": uniform(1, 3, 24, 32)}]
+    for symmetric, kind in ((True, TensorProto.INT8), (False, TensorProto.UINT8)):
+        made = int8.static(model, samples, symmetric=symmetric)
+        assert made is not None
+        weights = {w.name: w for w in made.graph.initializer}
+        zeros = [weights[n.input[2]] for n in made.graph.node if n.op_type == "QuantizeLinear"]
+        assert {zero.data_type for zero in zeros} == {kind}
+        assert not symmetric or not any(numpy_helper.to_array(zero).any() for zero in zeros)

@@ -1,8 +1,8 @@
 """Graphs of 8 bits: activations and weights where a convolution allows it, weights alone elsewhere.
 
 - `static`: convolutions that are narrow by the rule of `roles` and lead to another product read and
-  write int8: quantise and dequantise nodes around them, symmetric, a scale per output channel of
-  the weight, ranges from real inputs. onnxruntime's quantiser writes the nodes.
+  write 8 bits: quantise and dequantise nodes around them, a scale per output channel of the
+  weight, ranges from real inputs. onnxruntime's quantiser writes the nodes.
 - `dynamic`: matrix products with narrow weights round what they read as they read it, with a scale
   of its own each time, so that they need no ranges. TensorRT has no such nodes.
 - `weights_only`: weights lie on disk as int8 with a scale per channel, and the graph computes in
@@ -57,12 +57,16 @@ def _in_order(model: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
-def static(model: onnx.ModelProto, samples: Sequence[Arrays]) -> onnx.ModelProto | None:
+def static(
+    model: onnx.ModelProto, samples: Sequence[Arrays], *, symmetric: bool = False
+) -> onnx.ModelProto | None:
     """A copy whose inner convolutions compute in int8; None where it has none.
 
     Args:
         model: A float32 graph.
         samples: Real inputs, not those that the result is judged with.
+        symmetric: Whether what is read is int8 around 0, as TensorRT wants it, and not uint8, which
+            has a bit more for what is never negative.
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
@@ -73,7 +77,7 @@ def static(model: onnx.ModelProto, samples: Sequence[Arrays]) -> onnx.ModelProto
     if not chosen:
         return None
     ranges = calibrate(made, _values(made, chosen), samples)
-    quantised = _quantise(made, chosen, ranges)
+    quantised = _quantise(made, chosen, ranges, symmetric)
     return weights_only(quantised)
 
 
@@ -165,6 +169,7 @@ def _quantise(
     model: onnx.ModelProto,
     nodes: Sequence[onnx.NodeProto],
     ranges: Mapping[str, tuple[float, float]],
+    symmetric: bool,
 ) -> onnx.ModelProto:
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
@@ -184,12 +189,12 @@ def _quantise(
             per_channel=True,
             reduce_range=False,
             weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QInt8,
+            activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             tensors_range=TensorsData(CalibrationMethod.MinMax, limits),
             nodes_to_quantize=[node.name for node in nodes],
             nodes_to_exclude=[],
             op_types_to_quantize=sorted({node.op_type for node in nodes}),
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+            extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
         )
         quantizer.quantize_model()
     made: onnx.ModelProto = quantizer.model.model
