@@ -7,10 +7,11 @@ from typing import Any
 
 import bundles
 import fake_onnxruntime
+import generators
 import numpy as np
 import pytest
 
-from fastvid import Interpolator, Upscaler, Video
+from fastvid import Generator, Interpolator, Upscaler, Video, _core
 from fastvid.backends import DeviceArray, tensorrt
 from fastvid.backends.tensorrt import EngineOptions
 
@@ -96,3 +97,22 @@ def test_auto_runs_other_sizes_beside_the_engines(
             np.testing.assert_array_equal(made, frames.repeat(2, 1).repeat(2, 2))
     assert len(ort.sessions) == 1, "opened once, when a frame first needed it"
     assert newest.fake_cuda.allocated == 0
+
+
+def test_generator_draws_the_same_in_engines(
+    newest: Any,
+    ort: fake_onnxruntime.FakeOrt,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(_core, "cuda_compiled", lambda: False)
+    bundle = generators.bundle(tmp_path / "generator-tiny")
+    clips = []
+    for options in ({"device": "cpu"}, {"backend": EngineOptions()}):
+        with Generator(bundle.path, **options) as model:
+            video = model.generate("a red circle moves left", seed=3, num_frames=9)
+            clips.append(video.frames())
+            backend = model.report().backend
+    assert backend == "tensorrt"
+    assert len(clips[0]) == 9
+    assert np.abs(clips[0].astype(int) - clips[1]).max() <= 1
