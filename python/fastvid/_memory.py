@@ -106,7 +106,9 @@ def available(device: str) -> int:
         from fastvid.backends._cuda import free_memory
 
         return free_memory(target.index)[0]
-    return probes.memory_available() or probes.memory_total() or 0
+    left = probes.memory_available()
+    # Where the system does not say, nothing is refused.
+    return sys.maxsize if left is None else left
 
 
 class Meter:

@@ -27,6 +27,20 @@ def test_the_environment_is_plain_values_and_true_of_this_process() -> None:
     assert facts["cpu"]
 
 
+def test_memory_of_a_control_group_counts_files_as_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "_CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("900000\n")
+    assert probes.memory_available() == 100_000
+    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 700000\nactive_file 7\n")
+    assert probes.memory_available() == 800_000
+    (tmp_path / "memory.max").write_text("max\n")
+    monkeypatch.setattr(probes, "_meminfo", {"MemAvailable": 123}.get)
+    assert probes.memory_available() == 123
+
+
 def test_the_environment_follows_the_cores_allowed() -> None:
     code = "from fastvid import bench; print(bench.environment()['cores'])"
     first = str(min(os.sched_getaffinity(0)))
