@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import fake_cuda
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from fastvid import _core, ops
-from fastvid.backends import DeviceArray, _cuda
+from fastvid.backends import DeviceArray, _cuda, _cuda_runtime
 from fastvid.devices import cuda_driver
 from fastvid.errors import (
     BackendUnavailableError,
@@ -186,6 +187,31 @@ def test_stream_waits_for_an_event_of_another(cuda: fake_cuda.FakeCuda) -> None:
     cuda.queue(second.handle, lambda: done.append("second"))
     second.wait()
     assert done == ["first", "second"]
+
+
+def test_signals_reach_the_main_thread_while_it_waits(
+    cuda: fake_cuda.FakeCuda, memory: _cuda.Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    array = memory.put(X)
+    cuda.fail["cudaEventQuery"] = 600  # cudaErrorNotReady
+    monkeypatch.setattr(_cuda_runtime.time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        array.numpy()
+    assert "cudaEventSynchronize" not in cuda.calls
+
+
+def test_other_threads_wait_in_the_driver(cuda: fake_cuda.FakeCuda, memory: _cuda.Memory) -> None:
+    array = memory.put(X)
+    seen: list[Any] = []
+    thread = threading.Thread(target=lambda: seen.append(array.numpy()))
+    thread.start()
+    thread.join()
+    np.testing.assert_array_equal(seen[0], X)
+    assert "cudaEventSynchronize" in cuda.calls
+    assert "cudaEventQuery" not in cuda.calls
 
 
 def test_graph_repeats_what_it_recorded(cuda: fake_cuda.FakeCuda, memory: _cuda.Memory) -> None:
