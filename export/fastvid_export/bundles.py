@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -36,7 +37,8 @@ def build(
         model: Family, see `registry.NAMES`.
         checkpoint_path: File that a training wrote.
         out: Folder of the bundle.
-        parts: Checkpoints of networks that were trained apart, by the name of their family.
+        parts: Checkpoints of networks that were trained apart, by the name of their family, and
+            of one that taught this one. Logs that lie beside checkpoints go into the bundle.
         data: Folder of material: real frames for the checks come from its held-back clips, and
             quality is measured on what is held back. Without it frames are drawn, and quality is
             what the training measured last.
@@ -66,14 +68,27 @@ def build(
         )
     else:
         quality = [
-            QualityFigure(name, "held-back material, while training", round(value, 3))
-            for name, value in checkpoint.metrics.items()
+            QualityFigure(
+                name, f"held-back material, while {trained.task} trained", round(value, 3)
+            )
+            for trained in (checkpoint, *others.values())
+            for name, value in trained.metrics.items()
         ]
     for figure in quality:
         say(f"{figure.metric} on {figure.data}: {figure.value:g} {figure.unit}")
     manifest = _manifest(plan, shipped, checkpoint, figures + quality)
     files = {f"{name}.onnx": graph.data for name, graph in shipped.items()} | plan.files
+    for name, path in ((family.name, checkpoint_path), *(parts or {}).items()):
+        if (log := path.parent / "log.jsonl").is_file():
+            files[f"training-{name}.json"] = _log(log)
     return write_bundle(out, manifest, files, overwrite=overwrite)
+
+
+def _log(path: Path) -> bytes:
+    """What a run's log says of its settings and validations, as a JSON array."""
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [e for e in events if e["event"] in ("init", "start", "validation", "stop")]
+    return json.dumps(kept, indent=1).encode()
 
 
 def _real_frames(data: Path | None) -> list[np.ndarray]:

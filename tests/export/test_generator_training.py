@@ -240,7 +240,7 @@ def trained(data: Path, vae: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def distil(data: Path, vae: Path, trained: Path, out: Path, *more: str) -> int:
     command = ["train", "few-step-generator", "--data", str(data), "--out", str(out)]
-    few = settings(jumps=2, substeps=3, ways=2, shards=1, shard=16, batch=8, tests=4)
+    few = settings(jumps=2, substeps=8, ways=2, shards=1, shard=16, batch=8, tests=4)
     named = settings(teacher=trained / "last.pt", vae=vae)
     return main([*command, "--threads", "1", *few, *named, *more])
 
@@ -254,7 +254,7 @@ def test_a_student_learns_the_ways_of_its_teacher(
     (folder,) = (tmp_path / "cache").glob("trajectories_*")
     bank = TrajectoryBank(folder, 2)
     clips, none = np.arange(len(bank)), np.zeros(len(bank), np.int64)
-    pieces = bank.take(clips, none, none + 6)
+    pieces = bank.take(clips, none, none + 16)
     assert pieces["start"].std() == pytest.approx(1.0, abs=0.05)  # noise
     teacher = GeneratorNet(GeneratorOptions(**ckpt.load(trained / "last.pt").options))
     teacher.load_state_dict(ckpt.load(trained / "last.pt").ema)
@@ -276,12 +276,17 @@ def test_a_student_becomes_a_bundle_of_few_steps(
     assert distil(data, vae, trained, tmp_path, "--steps", "2", "--set", "shift=2.0") == 0
     out = tmp_path / "bundle"
     files = ["--checkpoint", str(tmp_path / "last.pt"), "--part", f"video-vae={vae}"]
+    files += ["--part", f"generator={trained / 'last.pt'}"]
     assert main(["bundle", "few-step-generator", *files, "--out", str(out)]) == 0
     with Generator(out, threads=1) as generator:
         defaults = generator.bundle.generation
         assert (defaults.num_inference_steps, defaults.guidance_scale) == (2, 1.0)
         assert generator.bundle.scheduler["shift"] == 2.0
+        assert not any("clip" in title for title in generator.bundle.provenance.training_data)
         assert generator.generate("a red circle", seed=1, num_frames=5).frames().shape[0] == 5
+    for name in ("few-step-generator", "generator", "video-vae"):
+        told = json.loads((out / f"training-{name}.json").read_text())
+        assert told[-1]["event"] == "stop"
 
 
 def test_a_student_needs_a_teacher(

@@ -117,8 +117,8 @@ class GeneratorFamily:
             },
             graphs=tuple(graphs),
             weights="Trained from scratch by the fastvid authors on scenes drawn by the trainer.",
-            training_data=("scenes drawn from a seed", *material.titles_used()),
-            credits=tuple(material.credit_entries()),
+            training_data=("scenes drawn from a seed", *material.titles_used("photos/")),
+            credits=tuple(material.credit_entries("photos/")),
             files={"tokenizer.json": tokenizer.to_str().encode()},
         )  # fmt: skip
 

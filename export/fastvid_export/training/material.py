@@ -136,6 +136,9 @@ _PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 _CLIP_SUFFIXES = frozenset({".mp4", ".264", ".mkv", ".webm"})
 
 
+_PREFIXES = ("photos/", "clips/")
+
+
 def photos(data: Path, *, held_back: bool) -> list[Path]:
     """Photos to train on, or those held back, in a fixed order.
 
@@ -241,20 +244,22 @@ def credits() -> list[str]:
     ]
 
 
-def credit_entries() -> list[dict[str, str]]:
-    """The same as entries of `bundle.json`."""
+def credit_entries(*prefixes: str) -> list[dict[str, str]]:
+    """The same as entries of `bundle.json`, of the sources below `prefixes`, all by default."""
     return [
         {"name": s.title, "licence": s.licence, "source": s.url, "notice": s.credit}
-        for s in SOURCES
-        if s.trains and s.credit
+        for prefix in prefixes or _PREFIXES
+        for s in sources_used(prefix)
+        if s.credit
     ]
 
 
-def titles_used() -> tuple[str, ...]:
-    """What trained, as the provenance of a bundle lists it: photos first."""
+def titles_used(*prefixes: str) -> tuple[str, ...]:
+    """What trained, as the provenance of a bundle lists it, below `prefixes`, all by default."""
     return tuple(
         f"{source.title} ({source.licence}), {source.url}"
-        for source in (*sources_used("photos/"), *sources_used("clips/"))
+        for prefix in prefixes or _PREFIXES
+        for source in sources_used(prefix)
     )
 
 
