@@ -1,21 +1,18 @@
 """The generator's training material: latents and tokens of drawn clips, on disk in shards.
 
-Encoding is done once; a shard is one `.npz`-like set of plain arrays, mapped from disk when read:
+Encoding is done once:
 
     shard_00012.latents.npy   float16 (clips, 1 + k, C, h, w), normalised
     shard_00012.still.npy     float16 (clips, C, h, w), of the last frame, shown for a whole group
     shard_00012.tokens.npy    uint16 (clips, captions, length)
 
-Clip i of shard s is drawn from (seed, s, i) alone. Shards are written in one move each, so building
-can be stopped, resumed, and asked for more.
+Clip i of shard s is drawn from (seed, s, i) alone.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +20,8 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from fastvid_export.errors import TrainingDataError
 from fastvid_export.models.video_vae import GROUP, VideoVae
-from fastvid_export.training import vocabulary
+from fastvid_export.training import shards, vocabulary
 from fastvid_export.training.autoencoding import to_planes
 from fastvid_export.training.world import draw_scene
 from fastvid_export.training.world_captions import caption
@@ -56,57 +52,39 @@ class LatentRecipe:
 def build(
     folder: Path,
     recipe: LatentRecipe,
-    shards: int,
+    count: int,
     vae: VideoVae,
     tokenizer: Tokenizer,
     photos: Sequence[NDArray[np.uint8]],
     *,
     say: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Makes sure that the folder holds at least `shards` shards.
+    """Makes sure that the folder holds at least `count` shards.
 
     Raises:
         TrainingDataError: The folder holds shards of another recipe.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    index = folder / "recipe.json"
-    if index.exists() and json.loads(index.read_text()) != asdict(recipe):
-        raise TrainingDataError(
-            f"latents: {folder} must be empty or of the same recipe, {asdict(recipe)}",
-            hint="give another --cache",
-        )
-    index.write_text(json.dumps(asdict(recipe)))
     vae.eval()
-    for number in range(shards):
-        if all(shard_path(folder, number, part).exists() for part in _PARTS):
-            continue
-        arrays = _make(recipe, number, vae, tokenizer, photos)
-        for part, array in zip(_PARTS, arrays, strict=True):
-            write_array(shard_path(folder, number, part), array)
-        say(f"latents: shard {number + 1} of {shards}")
+    shards.build(
+        folder, recipe, _PARTS, count, lambda n: _make(recipe, n, vae, tokenizer, photos),
+        what="latents", say=say,
+    )  # fmt: skip
 
 
 class LatentBank:
     """Opened shards, as if they were one set of clips."""
 
-    def __init__(self, folder: Path, shards: int) -> None:
-        self._parts = [
-            [np.load(shard_path(folder, n, part), mmap_mode="r") for n in range(shards)]
-            for part in _PARTS
-        ]
-        self._shard = len(self._parts[0][0])
+    def __init__(self, folder: Path, count: int) -> None:
+        self._shards = shards.Shards(folder, _PARTS, count)
 
     def __len__(self) -> int:
-        return self._shard * len(self._parts[0])
+        return len(self._shards)
 
     def take(
         self, indices: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         """Latents (N, C, 1 + k, h, w), still ends (N, C, h, w), tokens (N, captions, length)."""
-        latents, still, tokens = (
-            np.stack([part[i // self._shard][i % self._shard] for i in indices])
-            for part in self._parts
-        )
+        latents, still, tokens = (self._shards.take(part, indices) for part in _PARTS)
         return (
             latents.astype(np.float32).transpose(0, 2, 1, 3, 4),
             still.astype(np.float32),
@@ -143,16 +121,3 @@ def _make(
         np.concatenate(still),
         tokens.reshape(recipe.shard, recipe.captions, recipe.length).astype(np.uint16),
     )
-
-
-def shard_path(folder: Path, number: int, part: str) -> Path:
-    """Where one array of one shard lies."""
-    return folder / f"shard_{number:05d}.{part}.npy"
-
-
-def write_array(path: Path, array: NDArray[np.generic]) -> None:
-    """Writes an array in one move."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.save(file, array)
-    os.replace(partial, path)

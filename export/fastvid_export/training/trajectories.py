@@ -5,15 +5,13 @@
     shard_00012.known.npy     uint8 (clips, T)
     shard_00012.ids.npy       uint16 (clips, length)
 
-Prompts and known latents of shard s are drawn from (seed, s) alone, and so is the noise. Shards are
-written in one move each, so making them can be stopped, resumed, and asked for more.
+Prompts and known latents of shard s are drawn from (seed, s) alone, and so is the noise.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastvid_export.errors import TrainingDataError
 from fastvid_export.models.generator import GeneratorNet, condition_on
-from fastvid_export.training.latents import shard_path, write_array
+from fastvid_export.training import shards
 from fastvid_export.training.loop import Batch
 from fastvid_export.training.sampling import shifted, trajectory
 
@@ -58,19 +55,19 @@ class TrajectoryRecipe:
 def build(
     folder: Path,
     recipe: TrajectoryRecipe,
-    shards: int,
+    count: int,
     teacher: GeneratorNet,
     nothing: Tensor,
     draw: Callable[[np.random.Generator], Batch],
     *,
     say: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Makes sure that the folder holds at least `shards` shards.
+    """Makes sure that the folder holds at least `count` shards.
 
     Args:
         folder: Where they lie.
         recipe: How they are made.
-        shards: How many.
+        count: How many.
         teacher: The trained generator, in eval mode.
         nothing: The empty prompt (1, L).
         draw: Makes `recipe.clips` clips, see `GeneratorTask.batch`.
@@ -79,35 +76,20 @@ def build(
     Raises:
         TrainingDataError: The folder holds shards of another recipe.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    index = folder / "recipe.json"
-    if index.exists() and json.loads(index.read_text()) != asdict(recipe):
-        raise TrainingDataError(
-            f"trajectories: {folder} must be empty or of the same recipe, {asdict(recipe)}",
-            hint="give another --cache",
-        )
-    index.write_text(json.dumps(asdict(recipe)))
-    for number in range(shards):
-        if all(shard_path(folder, number, part).exists() for part in _PARTS):
-            continue
-        arrays = _make(recipe, number, teacher, nothing, draw)
-        for part, array in zip(_PARTS, arrays, strict=True):
-            write_array(shard_path(folder, number, part), array)
-        say(f"trajectories: shard {number + 1} of {shards}")
+    shards.build(
+        folder, recipe, _PARTS, count, lambda n: _make(recipe, n, teacher, nothing, draw),
+        what="trajectories", say=say,
+    )  # fmt: skip
 
 
 class TrajectoryBank:
     """Opened shards, as if they were one set of clips."""
 
-    def __init__(self, folder: Path, shards: int) -> None:
-        self._parts = [
-            [np.load(shard_path(folder, n, part), mmap_mode="r") for n in range(shards)]
-            for part in _PARTS
-        ]
-        self._shard = len(self._parts[0][0])
+    def __init__(self, folder: Path, count: int) -> None:
+        self._shards = shards.Shards(folder, _PARTS, count)
 
     def __len__(self) -> int:
-        return self._shard * len(self._parts[0])
+        return len(self._shards)
 
     def take(
         self, clips: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]
@@ -119,15 +101,9 @@ class TrajectoryBank:
             start: For each, the state that the piece starts with.
             end: The state that it ends with.
         """
-        states, *rest = self._parts
-        shards, rows = clips // self._shard, clips % self._shard
-        places = list(zip(shards.tolist(), rows.tolist(), strict=True))
-        made = {
-            "start": np.stack([states[s][r, k] for (s, r), k in zip(places, start, strict=True)]),
-            "end": np.stack([states[s][r, k] for (s, r), k in zip(places, end, strict=True)]),
-        }
-        for name, part in zip(_PARTS[1:], rest, strict=True):
-            made[name] = np.stack([part[s][r] for s, r in places])
+        made = {part: self._shards.take(part, clips) for part in _PARTS[1:]}
+        made["start"] = self._shards.take("states", clips, start)
+        made["end"] = self._shards.take("states", clips, end)
         return {
             name: torch.from_numpy(array.astype(np.int64 if name == "ids" else np.float32))
             for name, array in made.items()
