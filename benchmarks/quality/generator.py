@@ -30,6 +30,7 @@ import numpy as np
 import timing
 
 from fastvid import Generator, ops
+from fastvid._generation.arrays import HostArrays
 from fastvid._generation.latents import Encoder
 from fastvid.metrics import psnr
 from fastvid_export.training import world, world_drawing
@@ -168,7 +169,7 @@ def autoencoder_psnr(generator: Generator, clips: list[Any]) -> float:
     encoder = Encoder(graph("encoder_first"), graph("encoder_next"), step)
     values = []
     for clip in clips:
-        again = np.concatenate(list(generator._decoder.decode(encoder.encode(clip))))
+        again = np.concatenate(list(generator._decoder.decode(encoder.encode(clip), HostArrays())))
         values.append(psnr(again, clip))
     return round(float(np.mean(values)), 3)
 
