@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
-from fastvid._specs import GraphSpec, TensorSpec
+from fastvid._specs import GraphSpec
 from fastvid.backends import GraphReport, _onnxruntime_setup
 from fastvid.backends._checks import InputCheck, check_finite
+from fastvid.backends._described import Described
 from fastvid.backends._onnxruntime_setup import first_line
 from fastvid.backends._worker import Call, Worker
 from fastvid.errors import CancelledError, DeviceError, FastvidError, OutOfMemoryError
@@ -31,7 +31,7 @@ _OUT_OF_MEMORY = (
 )
 
 
-class OnnxSession:
+class OnnxSession(Described):
     """One graph in an onnxruntime session; see `fastvid.backends.Session`.
 
     Args:
@@ -72,16 +72,6 @@ class OnnxSession:
         self._names = [spec.name for spec in graph.outputs]
         self._calls: set[Call[Any]] = set()
         self._last = (0, _SHORT_SECONDS)
-
-    @functools.cached_property
-    def inputs(self) -> Mapping[str, TensorSpec]:
-        """Description of each input by its name."""
-        return {spec.name: spec for spec in self._graph.inputs}
-
-    @functools.cached_property
-    def outputs(self) -> Mapping[str, TensorSpec]:
-        """Description of each output by its name."""
-        return {spec.name: spec for spec in self._graph.outputs}
 
     @property
     def stream(self) -> int | None:

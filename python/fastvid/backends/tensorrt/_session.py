@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastvid._specs import GraphSpec, TensorSpec
+from fastvid._specs import GraphSpec
 from fastvid.backends import GraphReport, Session
 from fastvid.backends._checks import InputCheck, check_finite
 from fastvid.backends._cuda import DeviceArray
+from fastvid.backends._described import Described
 from fastvid.backends._worker import Call, Worker
 from fastvid.backends.onnxruntime_cuda import Lane
 from fastvid.backends.tensorrt._engine import Engine
@@ -19,7 +19,7 @@ from fastvid.backends.tensorrt._provide import ReadyEngine
 from fastvid.errors import CancelledError, DeviceError, InputError
 
 
-class TensorRTSession:
+class TensorRTSession(Described):
     """One graph and its engines; see `fastvid.backends.Session`.
 
     Args:
@@ -55,16 +55,6 @@ class TensorRTSession:
         self._other = other
         self._runs: set[_Run] = set()
         self._open = True
-
-    @functools.cached_property
-    def inputs(self) -> Mapping[str, TensorSpec]:
-        """Description of each input by its name."""
-        return {spec.name: spec for spec in self._graph.inputs}
-
-    @functools.cached_property
-    def outputs(self) -> Mapping[str, TensorSpec]:
-        """Description of each output by its name."""
-        return {spec.name: spec for spec in self._graph.outputs}
 
     @property
     def stream(self) -> int:
@@ -175,7 +165,7 @@ class _Run:
     cancelled = False
 
 
-class SwitchedSession:
+class SwitchedSession(Described):
     """A graph that one backend runs until another one is ready.
 
     Args:
@@ -186,16 +176,6 @@ class SwitchedSession:
     def __init__(self, graph: GraphSpec, current: Callable[[str], Session]) -> None:
         self._graph = graph
         self._current = current
-
-    @functools.cached_property
-    def inputs(self) -> Mapping[str, TensorSpec]:
-        """Description of each input by its name."""
-        return {spec.name: spec for spec in self._graph.inputs}
-
-    @functools.cached_property
-    def outputs(self) -> Mapping[str, TensorSpec]:
-        """Description of each output by its name."""
-        return {spec.name: spec for spec in self._graph.outputs}
 
     @property
     def stream(self) -> int | None:
