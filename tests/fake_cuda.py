@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,8 @@ class FakeCuda:
     def __init__(self, real: Any, *, capacity: int = 1 << 30) -> None:
         self._real = real
         self._capacity = capacity
+        # What one thread waits for, another may be doing just now.
+        self._lock = threading.RLock()
         self._streams: dict[int, _Stream] = {1: _Stream(), 2: _Stream()}
         self._events: dict[int, tuple[_Stream, int] | None] = {}
         self._device: dict[int, Any] = {}
@@ -62,6 +65,10 @@ class FakeCuda:
         work = getattr(type(self), f"_{name}", None)
 
         def function(*arguments: Any) -> tuple[Any, ...]:
+            with self._lock:
+                return call(*arguments)
+
+        def call(*arguments: Any) -> tuple[Any, ...]:
             self._check(name, real, arguments)
             if name.startswith("cudaGetError"):
                 return real(*arguments)
@@ -94,8 +101,9 @@ class FakeCuda:
 
     def queue(self, stream: int, work: Callable[[], None]) -> None:
         """Queues work on a stream, as a kernel would be."""
-        assert not self._stream(stream).capturing
-        self._stream(stream).queue.append(work)
+        with self._lock:
+            assert not self._stream(stream).capturing
+            self._stream(stream).queue.append(work)
 
     def _stream(self, handle: Any) -> _Stream:
         return self._streams[int(handle)]
@@ -109,8 +117,9 @@ class FakeCuda:
 
     def finish(self) -> None:
         """Does all that is queued anywhere."""
-        for stream in self._streams.values():
-            self._run(stream, len(stream.queue))
+        with self._lock:
+            for stream in self._streams.values():
+                self._run(stream, len(stream.queue))
 
     @property
     def pending(self) -> int:

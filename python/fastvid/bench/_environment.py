@@ -127,13 +127,13 @@ def commit() -> str | None:
 def command() -> str:
     """The command that this process was started with, without the paths of this machine."""
     script = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path("python")
-    root = Path(__file__).resolve().parents[3]
     resolved = script.resolve()
+    root = next((p for p in resolved.parents if (p / "pyproject.toml").is_file()), None)
     if resolved.suffix != ".py":
         name = resolved.name
     elif resolved.name == "__main__.py":
         name = f"python -m {resolved.parent.name}"
-    elif resolved.is_relative_to(root):
+    elif root is not None:
         name = f"python {resolved.relative_to(root).as_posix()}"
     else:
         name = f"python {resolved.name}"
