@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -73,7 +74,7 @@ def device_arguments(spec: Spec) -> dict[str, Any]:
     return arguments
 
 
-class _Frames:
+class _Frames(ABC):
     """What interpolation and upscaling share."""
 
     frames_per_call = 1
@@ -111,8 +112,8 @@ class _Frames:
             "encode_ms": 1e3 * result.busy["encode"] / result.frames_out,
         }
 
-    def _stage(self) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _stage(self) -> Any: ...
 
     def report(self) -> Report:
         report: Report = self._model.report()
@@ -123,8 +124,8 @@ class _Frames:
             self._model.close()
             self._model = None
 
-    def call(self, number: int) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def call(self, number: int) -> Any: ...
 
 
 class Interpolation(_Frames):
