@@ -8,10 +8,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from fastvid.errors import FastvidError, InputError
+from fastvid.errors import FastvidError
 from fastvid_export import registry
+from fastvid_export.families.settings import pairs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +89,7 @@ def _train(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     config = dataclasses.replace(family.loop(), **given)
     task = family.task(
-        options.data, options.cache or options.out / "cache", _settings(options.settings)
+        options.data, options.cache or options.out / "cache", pairs("set", options.settings)
     )
     best = loop.run(
         task,
@@ -108,17 +108,10 @@ def _prepare(options: argparse.Namespace) -> int:
 
     torch.set_num_threads(options.threads)
     task = registry.family(options.model).task(
-        options.data, options.cache, _settings(options.settings)
+        options.data, options.cache, pairs("set", options.settings)
     )
     task.prepare()
     return 0
-
-
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
-    for pair in pairs:
-        if "=" not in pair:
-            raise InputError(f"set: argument must be NAME=VALUE, got {pair!r}")
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _bundle(options: argparse.Namespace) -> int:
@@ -128,7 +121,7 @@ def _bundle(options: argparse.Namespace) -> int:
         options.model,
         options.checkpoint,
         options.out,
-        parts={name: Path(path) for name, path in _settings(options.parts).items()},
+        parts={name: Path(path) for name, path in pairs("part", options.parts).items()},
         data=options.data,
         cache=options.cache,
     )

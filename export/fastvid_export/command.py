@@ -15,6 +15,7 @@ from typing import Any
 
 from fastvid.errors import BackendUnavailableError, InputError
 from fastvid_export import formats
+from fastvid_export.families.settings import pairs
 
 TEXT = "Turn a checkpoint, a bundle or an ONNX file into what runs elsewhere or faster."
 INSTALL = "pip install 'fastvid-sdk[cpu,export]'"
@@ -115,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
         range=_range(options.range),
         layout=options.layout,
         order=options.channels,
-        inputs=_pairs("input", options.inputs),
+        inputs=pairs("input", options.inputs),
         output=options.output_name,
         multiple_of=options.size_multiple,
         padding=options.padding,
@@ -133,7 +134,7 @@ def run(options: argparse.Namespace) -> int:
         sizes=tuple(options.sizes),
         data=options.data,
         min_psnr=options.min_psnr,
-        parts={k: Path(v) for k, v in _pairs("part", options.parts).items()},
+        parts={k: Path(v) for k, v in pairs("part", options.parts).items()},
         onnx=flags,
     )
     quiet = options.quiet or options.json
@@ -163,13 +164,6 @@ def _indented(text: str) -> str:
 
 def _note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _pairs(name: str, texts: list[str]) -> dict[str, str]:
-    for text in texts:
-        if not all(text.partition("=")):
-            raise InputError(f"{name}: argument must be NAME=VALUE, got {text!r}")
-    return dict(text.split("=", 1) for text in texts)
 
 
 def _range(text: str | None) -> tuple[float, float] | None:

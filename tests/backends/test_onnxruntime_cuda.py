@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import tiny_models as tiny
 from onnx import helper
+from threads import at_once
 
 from fastvid import _core, backends, ops, schedulers
 from fastvid.backends import DeviceArray, LoadedModel, _cuda
@@ -199,11 +199,7 @@ def test_threads_may_run_at_the_same_time(doubler: Bundle, ort: fake_onnxruntime
                 if not np.array_equal(result, 2 * (X + number)):
                     wrong.append(number)
 
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(work)
     assert not wrong
 
 

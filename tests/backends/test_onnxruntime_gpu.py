@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import threading
 from pathlib import Path
 from typing import Any
 
 import generators
 import numpy as np
 import pytest
+from threads import at_once
 
 from fastvid import _core, backends
 from fastvid.backends import DeviceArray, _cuda
@@ -95,11 +95,7 @@ def test_threads_compute_at_the_same_time(doubler: Bundle) -> None:
                 if not np.array_equal(result, 2 * (X + number)):
                     wrong.append(number)
 
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(work)
     assert not wrong
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import tiny_models as tiny
 from onnx import helper
+from threads import at_once
 
 from fastvid import Interpolator, Upscaler, backends
 from fastvid.backends import DeviceArray, tensorrt
@@ -223,11 +223,7 @@ def test_threads_share_a_session(newest: Any, doubler: Bundle) -> None:
                 if not np.array_equal(session.run({"x": x})["y"], 2 * x):
                     wrong.append(seed)
 
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(work)
     assert not wrong
 
 

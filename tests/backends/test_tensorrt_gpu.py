@@ -14,6 +14,7 @@ import bundles
 import numpy as np
 import pytest
 import tiny_models as tiny
+from threads import at_once
 
 from fastvid import Interpolator, Upscaler, backends
 from fastvid.backends import DeviceArray, tensorrt
@@ -144,11 +145,7 @@ def test_threads_share_a_session(tmp_path: Path) -> None:
                 if not np.array_equal(session.run({"x": x})["y"], 2 * x):
                     wrong.append(seed)
 
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(work)
     assert not wrong
 
 

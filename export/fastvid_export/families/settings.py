@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from fastvid.errors import InputError
 
 T = TypeVar("T")
 _BOOLS = {"yes": True, "no": False}
+
+
+def pairs(what: str, texts: Sequence[str]) -> dict[str, str]:
+    """What was given as NAME=VALUE.
+
+    Raises:
+        InputError: A text has no name or no value; `what` says of which option.
+    """
+    for text in texts:
+        if not all(text.partition("=")):
+            raise InputError(f"{what}: argument must be NAME=VALUE, got {text!r}")
+    return dict(text.split("=", 1) for text in texts)
 
 
 def fill(kind: type[T], settings: dict[str, Any]) -> T:

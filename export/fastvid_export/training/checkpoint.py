@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -76,6 +77,15 @@ def load(path: Path, *, task: str | None = None) -> Checkpoint:
     if task is not None and checkpoint.task != task:
         raise CheckpointError(f"checkpoint: task must be {task}, got {checkpoint.task}")
     return checkpoint
+
+
+def digest(checkpoint: Checkpoint, *, without: str | None = None) -> bytes:
+    """SHA-256 of the averaged weights, those aside whose name starts with `without`."""
+    found = hashlib.sha256()
+    for name, value in sorted(checkpoint.ema.items()):
+        if without is None or not name.startswith(without):
+            found.update(value.contiguous().numpy().tobytes())
+    return found.digest()
 
 
 def option_dict(options: Any) -> dict[str, Any]:

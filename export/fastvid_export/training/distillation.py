@@ -12,7 +12,6 @@ and each evaluation of the teacher serves in several steps.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from fastvid_export.training.generation import (
     load_vae,
 )
 from fastvid_export.training.loop import Batch
+from fastvid_export.training.losses import mean_square_unknown
 from fastvid_export.training.sampling import SHIFT, sample
 from fastvid_export.training.trajectories import TrajectoryBank, TrajectoryRecipe, build
 
@@ -119,7 +119,9 @@ class DistillationTask:
         ids = vocabulary.encode(tokenizer, ["", *prompts], self.options.length)
         self._nothing, self._prompts = torch.from_numpy(ids[:1]), torch.from_numpy(ids[1:])
         jumps, shift = self.options.jumps, self.options.shift
-        recipe = TrajectoryRecipe(_digest(self._teacher), jumps, s.substeps, s.guidance, shift)
+        recipe = TrajectoryRecipe(
+            ckpt.digest(self._teacher).hex(), jumps, s.substeps, s.guidance, shift
+        )
         self._sigmas = recipe.sigmas()
         folder = self.cache / f"trajectories_{recipe.teacher[:12]}_{jumps}x{s.substeps}"
         clips = replace(self.material, batch=recipe.clips)
@@ -178,12 +180,4 @@ def _error(model: nn.Module, batch: Batch) -> Tensor:
     condition = condition_on(batch["latents"], batch["known"])
     velocity = model(batch["start"], begin * 1000.0, batch["ids"], condition).float()
     target = (batch["start"] - batch["end"]) / (begin - finish)[:, None, None, None, None]
-    unknown = (1.0 - batch["known"])[:, None, :, None, None].expand_as(target)
-    return ((velocity - target).square() * unknown).sum() / unknown.sum()
-
-
-def _digest(state: ckpt.Checkpoint) -> str:
-    digest = hashlib.sha256()
-    for _, value in sorted(state.ema.items()):
-        digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return mean_square_unknown(velocity - target, batch["known"])

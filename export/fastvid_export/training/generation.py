@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from fastvid_export.training import vocabulary
 from fastvid_export.training.autoencoding import backdrop_photos, to_planes
 from fastvid_export.training.latents import LatentBank, LatentRecipe, build
 from fastvid_export.training.loop import Batch
+from fastvid_export.training.losses import mean_square_unknown
 from fastvid_export.training.sampling import sample
 from fastvid_export.training.sheets import save_sheet
 from fastvid_export.training.world import COLOURS, SHAPES, draw_scene, held_out
@@ -148,10 +148,8 @@ class GeneratorTask:
         condition = condition_on(latents, known)
         velocity = model(noisy, levels * 1000.0, batch["ids"], condition).float()
         target = noise - latents
-        unknown = (1.0 - known)[:, None, :, None, None].expand_as(target)
         error, other = (
-            ((velocity - goal).square() * unknown).sum() / unknown.sum()
-            for goal in (target, target.roll(1, 0))
+            mean_square_unknown(velocity - goal, known) for goal in (target, target.roll(1, 0))
         )
         return error, other
 
@@ -278,8 +276,4 @@ def encoder_digest(state: ckpt.Checkpoint) -> Tensor:
 
     Latents depend on the encoder alone: the decoder may go on training.
     """
-    digest = hashlib.sha256()
-    for name, value in sorted(state.ema.items()):
-        if not name.startswith("decoder."):
-            digest.update(value.contiguous().numpy().tobytes())
-    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
+    return torch.tensor(list(ckpt.digest(state, without="decoder.")), dtype=torch.uint8)

@@ -65,3 +65,9 @@ def psnr(prediction: Tensor, target: Tensor, *, border: int = 0) -> float:
         prediction, target = prediction[inner], target[inner]
     mse = float((prediction.double() - target.double()).square().mean())
     return 10.0 * math.log10(1.0 / max(mse, 1e-12))
+
+
+def mean_square_unknown(difference: Tensor, known: Tensor) -> Tensor:
+    """Mean square of what is not given away: (N, C, T, h, w), where `known` (N, T) is not 1."""
+    unknown = (1.0 - known)[:, None, :, None, None].expand_as(difference)
+    return (difference.square() * unknown).sum() / unknown.sum()

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from fastvid._specs import GraphSpec
 from fastvid.backends import GraphReport, Report, _onnxruntime_setup, _placement
 from fastvid.backends._checks import InputCheck
+from fastvid.backends._loaded import Loaded
 from fastvid.backends._onnx_file import loops, opset_imports
 from fastvid.backends._onnxruntime_setup import (
     CPU,
@@ -52,36 +53,27 @@ _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 _DTYPES = {"float": "float32", "double": "float64"}
 
 
-class OnnxModel:
-    """All graphs of a bundle in onnxruntime; see `fastvid.backends.LoadedModel`."""
+class OnnxModel(Loaded):
+    """All graphs of a bundle in onnxruntime.
+
+    Args:
+        bundle: As for `Loaded`, like the arguments that follow.
+        sessions: By the name of their graph.
+        worker: Of the sessions.
+        report: What runs the graphs.
+        lane: Stream and memory that are closed with the model; None if somebody else does.
+    """
 
     def __init__(
         self,
         bundle: Bundle,
-        sessions: dict[str, OnnxSession],
+        sessions: Mapping[str, OnnxSession],
         worker: Worker,
         report: Report,
         lane: Lane | None,
     ) -> None:
-        self._bundle = bundle
-        self._sessions = sessions
-        self._worker = worker
-        self._report = report
+        super().__init__(bundle, sessions, worker, report)
         self._lane = lane
-
-    @property
-    def bundle(self) -> Bundle:
-        """The bundle that was opened."""
-        return self._bundle
-
-    def graph(self, name: str) -> OnnxSession:
-        """The session of one graph."""
-        self._bundle.graph(name)
-        return self._sessions[name]
-
-    def report(self) -> Report:
-        """What runs each graph, and why there."""
-        return self._report
 
     def add_reason(self, reason: str) -> None:
         """Adds to why the graphs run where they do; an empty reason adds nothing."""
@@ -89,24 +81,11 @@ class OnnxModel:
             both = f"{self._report.reason}; {reason}"
             self._report = dataclasses.replace(self._report, reason=both)
 
-    def cancel(self) -> None:
-        """Stops the runs that are under way in any graph."""
-        for session in self._sessions.values():
-            session.cancel()
-
     def close(self) -> None:
-        """Closes all sessions."""
-        for session in self._sessions.values():
-            session.close()
-        self._worker.close()
+        """Closes all sessions, and the stream if it is the model's own."""
+        super().close()
         if self._lane is not None:
             self._lane.close()
-
-    def __enter__(self) -> OnnxModel:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from fastvid._specs import GraphSpec
 from fastvid.backends import GraphReport, LoadedModel, Report, Session
 from fastvid.backends._checks import InputCheck
+from fastvid.backends._loaded import Loaded
 from fastvid.backends._worker import Worker
 from fastvid.backends.onnxruntime_cuda import Lane
 from fastvid.backends.tensorrt._provide import Provider, ReadyEngine
@@ -20,8 +21,8 @@ from fastvid.errors import CancelledError, FastvidError
 PROVIDER = "TensorRT"
 
 
-class TensorRTModel:
-    """All graphs of a bundle; see `fastvid.backends.LoadedModel`.
+class TensorRTModel(Loaded):
+    """All graphs of a bundle, some of them perhaps in another backend.
 
     Args:
         bundle: The bundle.
@@ -41,34 +42,12 @@ class TensorRTModel:
         others: Callable[[], list[LoadedModel]],
         end: Callable[[], None] | None,
     ) -> None:
-        self._bundle = bundle
-        self._sessions = sessions
-        self._worker = worker
-        self._report = report
+        super().__init__(bundle, sessions, worker, report)
         self._others = others
         self._end = end
 
-    @property
-    def bundle(self) -> Bundle:
-        """The bundle that was opened."""
-        return self._bundle
-
-    def graph(self, name: str) -> Session:
-        """The session of one graph."""
-        self._bundle.graph(name)
-        return self._sessions[name]
-
-    def report(self) -> Report:
-        """What runs each graph, and why there."""
-        return self._report
-
-    def cancel(self) -> None:
-        """Stops the runs that are under way in any graph."""
-        for session in self._sessions.values():
-            session.cancel()
-
     def close(self) -> None:
-        """Closes all sessions."""
+        """Closes all sessions, and what was opened for them."""
         for session in self._sessions.values():
             session.close()
         for other in self._others():
@@ -76,12 +55,6 @@ class TensorRTModel:
         self._worker.close()
         if self._end is not None:
             self._end()
-
-    def __enter__(self) -> TensorRTModel:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 class BackgroundModel:
