@@ -17,7 +17,7 @@ from fastvid.errors import BackendUnavailableError, InputError
 from fastvid_export import formats
 from fastvid_export.families.settings import pairs
 
-TEXT = "Turn a checkpoint, a bundle or an ONNX file into what runs elsewhere or faster."
+TEXT = "Turn a checkpoint, a bundle, others' weights or ONNX into what runs elsewhere or faster."
 INSTALL = "pip install 'fastvid-sdk[cpu,export]'"
 _NEEDED = ("onnx", "onnxruntime")
 
@@ -27,13 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"formats:\n{_indented(formats.to_text())}"
     parser.add_argument(
-        "model", metavar="MODEL", help="checkpoint (.pt), bundle folder, shipped name, or .onnx"
+        "model",
+        metavar="MODEL",
+        help="checkpoint (.pt), bundle folder, shipped name, folder of diffusers, or .onnx",
     )
     parser.add_argument(
         "--format", default="onnx", metavar="NAME", help=f"{', '.join(formats.NAMES)}; see below"
     )
     parser.add_argument(
-        "-o", "--output", metavar="FOLDER", help="by default named after the model, beside it"
+        "-o",
+        "--output",
+        "--out",
+        metavar="FOLDER",
+        help="by default named after the model, beside it",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     parser.add_argument(

@@ -17,7 +17,14 @@ import numpy as np
 
 from fastvid import __version__
 from fastvid._manifest import NAME
-from fastvid.bundle import MANIFEST, Bundle, FidelityFigure, output_error, write_bundle
+from fastvid.bundle import (
+    MANIFEST,
+    Bundle,
+    FidelityFigure,
+    output_error,
+    swap_in,
+    write_bundle,
+)
 from fastvid.errors import InputError, InputTypeError, OutputError
 from fastvid.metrics import psnr
 from fastvid_export import (
@@ -139,6 +146,8 @@ def run(request: Request, say: Say) -> Exported:
         engines.require(request.device)
     if request.output is not None:
         _check_target(request, Path(request.output))
+    if sources.is_weights(request.model) and _is_whole(request, row):
+        return _imported(request, row, say, started)
     clips = _clips(request)
     try:
         with tempfile.TemporaryDirectory(prefix="fastvid-export-") as folder:
@@ -163,6 +172,43 @@ def run(request: Request, say: Say) -> Exported:
         fidelity=tuple(f for graph in made.graphs.values() for f in graph.figures),
         conversions={name: graph.how for name, graph in made.graphs.items()},
         next_command=_next_command(row, path, source.bundle),
+    )
+
+
+def _is_whole(request: Request, row: Format) -> bool:
+    """Whether what an importer writes is what is asked for."""
+    return row.name == "onnx" and not request.portable and request.data is None
+
+
+def _imported(request: Request, row: Format, say: Say, started: float) -> Exported:
+    """Others' weights as a bundle: what the importer writes is renamed to its place, and not read.
+
+    Importers check each graph against the network as they write it.
+    """
+    model = Path(request.model).expanduser()
+    named = model.absolute().parent / sources.bundle_name(model)
+    target = _check_target(request, named if request.output is None else Path(request.output))
+    name = target.name if re.match(NAME, target.name) else None
+    try:
+        with tempfile.TemporaryDirectory(prefix=".fastvid-export-", dir=target.parent) as folder:
+            source = sources.resolve(
+                model, Path(folder), parts=request.parts, flags=request.onnx, say=say, name=name
+            )
+            size = _size(source.bundle.path)
+            swap_in(source.bundle.path, target)
+    except OSError as error:
+        raise output_error("export: files", error) from error
+    return Exported(
+        path=target,
+        format=row.name,
+        precision=source.bundle.precision,
+        source=source.bundle.name,
+        bytes=size,
+        source_bytes=size,
+        seconds=round(time.perf_counter() - started, 3),
+        fidelity=source.bundle.fidelity,
+        conversions={},
+        next_command=_next_command(row, target, source.bundle),
     )
 
 

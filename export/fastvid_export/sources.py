@@ -1,4 +1,4 @@
-"""What `export` may be given: a training checkpoint, a bundle, or an ONNX file with flags.
+"""What `export` may be given: a training checkpoint, a bundle, others' weights, or an ONNX file.
 
 Whatever it was, a bundle in float32 comes out, which the conversions start from.
 """
@@ -6,12 +6,14 @@ Whatever it was, a bundle in float32 comes out, which the conversions start from
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastvid.bundle import MANIFEST, Bundle, shipped
 from fastvid.errors import BackendUnavailableError, InputError, InputTypeError
+from fastvid_export import importers
 from fastvid_export.foreign_graphs import OnnxFlags
 
 CHECKPOINTS = (".pt", ".pth", ".ckpt")
@@ -24,7 +26,7 @@ class Source:
 
     bundle: Bundle
     kind: str
-    """`checkpoint`, `bundle` or `onnx`."""
+    """`checkpoint`, `bundle`, `weights` or `onnx`."""
     folder: Path
     """Where artefacts go by default."""
 
@@ -36,15 +38,18 @@ def resolve(
     parts: Mapping[str, Path],
     flags: OnnxFlags,
     say: Callable[[str], None],
+    name: str | None = None,
 ) -> Source:
     """The model as a float32 bundle.
 
     Args:
-        model: A checkpoint (.pt), an ONNX file, a folder with a bundle, or a shipped name.
+        model: A checkpoint (.pt), an ONNX file, a folder with a bundle, a shipped name, or weights
+            that one of `importers` knows.
         workspace: An empty folder for what must be made first.
         parts: Checkpoints of networks trained apart, by family; for checkpoints only.
-        flags: What an ONNX file takes; for such files only.
+        flags: What an ONNX file takes; for such files, and for weights that need them.
         say: Called with lines about the progress.
+        name: Of a bundle made from others' weights, unless a flag says another.
 
     Raises:
         InputError: It is none of these, or an argument is for another kind.
@@ -60,8 +65,12 @@ def resolve(
     kind = _kind(path)
     if parts and kind != "checkpoint":
         raise InputError(f"part: argument is for checkpoints, got a {kind}")
-    if kind != "onnx":
+    if kind not in ("onnx", "weights"):
         flags.refuse(kind)
+    if kind == "weights":
+        name = flags.name or name or bundle_name(path)
+        made = _from_weights(path, workspace, importers.ImportOptions(name, flags), say)
+        return Source(made, kind, path.absolute().parent)
     if kind == "checkpoint":
         return Source(_from_checkpoint(path, workspace, parts, say), kind, path.parent)
     if kind == "onnx":
@@ -69,26 +78,36 @@ def resolve(
 
         made = foreign.wrap(path, flags, workspace / foreign.name_of(path, flags))
         return Source(made, kind, path.parent)
-    name = os.fspath(model)
-    if name in shipped():
-        return Source(_float32(Bundle.load(shipped()[name])), kind, Path())
+    called = os.fspath(model)
+    if called in shipped():
+        return Source(_float32(Bundle.load(shipped()[called])), kind, Path())
     return Source(_float32(Bundle.load(path)), kind, path.absolute().parent)
 
 
+def is_weights(model: str | os.PathLike[str]) -> bool:
+    """Whether it is somebody else's weights, which an importer makes into a bundle."""
+    return isinstance(model, str | os.PathLike) and _kind(Path(model).expanduser()) == "weights"
+
+
 def _kind(path: Path) -> str:
-    if path.suffix.lower() in CHECKPOINTS and not path.is_dir():
-        return "checkpoint"
     if path.suffix.lower() == ".onnx" and not path.is_dir():
         if not path.is_file():
             raise InputError(f"model: argument must be a file that is there, got {str(path)!r}")
         return "onnx"
     if str(path) in shipped() or (path / MANIFEST).is_file():
         return "bundle"
+    if importers.find(path) is not None:
+        return "weights"
+    if path.suffix.lower() in CHECKPOINTS and not path.is_dir():
+        return "checkpoint"
     names = ", ".join(shipped()) or "none is installed"
-    what = "a folder without bundle.json" if path.is_dir() else repr(str(path)[:80])
+    what = repr(str(path)[:80])
+    if path.is_dir():
+        what = "a folder without bundle.json or model_index.json"
     raise InputError(
         "model: argument must be a training checkpoint (.pt), an ONNX file (.onnx), a folder that "
-        f"holds bundle.json, or a shipped model ({names}), got {what}"
+        "holds bundle.json or model_index.json, weights that can be imported, or a shipped model "
+        f"({names}), got {what}"
     )
 
 
@@ -99,6 +118,27 @@ def _float32(bundle: Bundle) -> Bundle:
             hint="export from the float32 bundle or checkpoint that it was made from",
         )
     return bundle
+
+
+def _from_weights(
+    path: Path, workspace: Path, options: importers.ImportOptions, say: Callable[[str], None]
+) -> Bundle:
+    importer = importers.find(path)
+    assert importer is not None
+    say(f"importing {path}")
+    try:
+        return importer.build(path, workspace / "float32", options, say)
+    except ModuleNotFoundError as error:
+        raise BackendUnavailableError(
+            f"export: {error.name} is not installed, and these weights need it", hint=INSTALL
+        ) from None
+
+
+def bundle_name(path: Path) -> str:
+    """The name of a file or folder, as far as a bundle may be called so."""
+    stem = path.absolute().name if path.is_dir() else path.stem
+    name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:64]
+    return name or "imported"
 
 
 def _from_checkpoint(

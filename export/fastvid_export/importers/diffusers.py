@@ -1,0 +1,114 @@
+"""Folders in diffusers' layout: `model_index.json` and a folder for each component.
+
+`model_index.json` names the pipeline, and the pipeline decides who reads the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastvid.errors import InputError
+from fastvid_export.errors import CheckpointError
+from fastvid_export.importers import Architecture, ImportOptions, Say
+
+if TYPE_CHECKING:
+    from fastvid.bundle import Bundle
+
+INDEX = "model_index.json"
+_MOST_BYTES = 1 << 24
+
+_PIPELINES: dict[str, str] = {}
+"""Module of this package by the pipeline's class name; it has `build(folder, ...)` as below."""
+
+ARCHITECTURES: tuple[Architecture, ...] = ()
+
+
+@dataclass(frozen=True)
+class PipelineFolder:
+    """A folder in diffusers' layout."""
+
+    path: Path
+    class_name: str
+    index: Mapping[str, Any]
+    """`model_index.json`."""
+
+    def component(self, name: str, *classes: str) -> Path:
+        """The folder of a component that must be there and of one of `classes`.
+
+        Raises:
+            CheckpointError: It is not there.
+            InputError: It is of another class.
+        """
+        kind = self.class_of(name)
+        where = f"model: {self.path.name}"
+        if kind is None:
+            raise CheckpointError(f"{where}: {INDEX} must name {name!r}, which it does not")
+        if kind not in classes:
+            raise InputError(
+                f"{where}: {name} must be of class {' or '.join(classes)}, got {kind!r}"
+            )
+        folder = self.path / name
+        if not folder.is_dir():
+            raise CheckpointError(f"{where}: folder {name!r} must be there, it is missing")
+        return folder
+
+    def class_of(self, name: str) -> str | None:
+        """The class of a component; None where the pipeline has none."""
+        entry = self.index.get(name)
+        return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+
+
+def matches(path: Path) -> bool:
+    """Whether it is a folder with `model_index.json`."""
+    return (path / INDEX).is_file()
+
+
+def build(path: Path, folder: Path, options: ImportOptions, say: Say) -> Bundle:
+    """Writes the bundle of a pipeline's folder, see `Importer.build`."""
+    options.flags.refuse("folder of diffusers")
+    source = read(path)
+    module = importlib.import_module(f"fastvid_export.importers.{_PIPELINES[source.class_name]}")
+    made: Bundle = module.build(source, folder, options, say)
+    return made
+
+
+def read(path: Path) -> PipelineFolder:
+    """The folder, its index read.
+
+    Raises:
+        CheckpointError: The index is damaged.
+        InputError: The pipeline is none that is known.
+    """
+    index = read_json(path / INDEX)
+    name = index.get("_class_name")
+    if not isinstance(name, str) or name not in _PIPELINES:
+        known = ", ".join(_PIPELINES) or "none yet"
+        raise InputError(
+            f"model: _class_name in {INDEX} must be one of {known}, got {str(name)[:80]!r}"
+        )
+    return PipelineFolder(path, name, index)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object in a file of the model.
+
+    Raises:
+        CheckpointError: There is no such file, or it holds none.
+    """
+    name = f"{path.parent.name}/{path.name}"
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise CheckpointError(f"model: {name} must be at most {_MOST_BYTES} bytes")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"model: {name} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"model: {name} is not JSON: {error!s:.200}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"model: {name} must hold an object, got {type(value).__name__}")
+    return value
