@@ -164,7 +164,8 @@ def quality() -> str:
         f"{first['prompts']} prompts of combinations that training never saw, one object over a "
         "plain background. What clips show is found by classical detection that shares nothing "
         "with the code that draws; the last column is the same measurement on drawn clips, the "
-        "best there is to reach (for the distance between seeds: between any two drawn clips).\n\n"
+        "best there is to reach (for the distance between seeds: between clips drawn for one "
+        "prompt).\n\n"
         + table(["", *(name for name, _ in columns), "drawn clips"], rows)
         + "\n"
         + source(result)
