@@ -7,9 +7,9 @@ training, over plain backdrops. What the clips show is found by classical detect
 (`fastvid_export.training.detection`), which shares nothing with the code that draws; its own errors
 on real, drawn clips of the same prompts stand beside the model's. Measured too: Fréchet distance of
 fixed random features to drawn clips, beside that of two sets of drawn clips; distance between seeds
-of one prompt, beside that of clips drawn for it; the difference of neighbouring frames along the optical
-flow; and PSNR of the autoencoder on held-out scenes. Results of several runs are kept by their
-label: `few` for the shipped bundle, `full` for its teacher's.
+of one prompt, beside that of clips drawn for it; the difference of neighbouring frames along the
+optical flow; and PSNR of the autoencoder on held-out scenes. Results of several runs are kept by
+their label: `few` for the shipped bundle, `full` for its teacher's.
 """
 
 from __future__ import annotations
