@@ -264,6 +264,11 @@ def test_unknown_words_are_named(generator: Generator) -> None:
         ({"scheduler": "Nonsuch"}, InputError, "scheduler: argument must be one of FlowMatch"),
         ({"scheduler": "DDIMScheduler"}, InputError, "scheduler: argument must be one of Flow"),
         ({"scheduler": 7}, InputTypeError, "scheduler: argument must be a name or an object"),
+        ({"noise": "pink"}, InputError, "noise: argument must be one of philox, torch-cpu"),
+        ({"noise": 3}, InputTypeError, "noise: argument must be a str, got int"),
+        ({"flow_shift": 0}, InputError, "flow_shift: argument must be from 0.001"),
+        ({"flow_shift": "much"}, InputTypeError, "flow_shift: argument must be a number"),
+        ({"guidance_scale_2": 3.0}, InputError, "guidance_scale_2: argument is for models of two"),
         ({"callback_on_step_end": 7}, InputTypeError, "callback_on_step_end: .* callable"),
     ],
 )
@@ -363,3 +368,30 @@ def test_a_missing_tokenizers_package_is_named(folder: Path) -> None:
         "else: raise SystemExit('no error')"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_noise_of_torch(generator: Generator) -> None:
+    """The latents before the first step are those that diffusers' pipelines start from."""
+    torch = pytest.importorskip("torch")
+    seen: list[np.ndarray] = []
+
+    class Spy(schedulers.FlowMatchEulerDiscreteScheduler):
+        def step(self, model_output: Any, timestep: Any, sample: Any, **options: Any) -> Any:
+            seen.append(np.array(sample))
+            return super().step(model_output, timestep, sample, **options)
+
+    for noise in ("torch-cpu", "philox"):
+        frames(generator, seed=5, num_inference_steps=1, noise=noise, scheduler=Spy(shift=1.0))
+    theirs = torch.randn(seen[0].shape, generator=torch.Generator("cpu").manual_seed(5)).numpy()
+    np.testing.assert_allclose(seen[0], theirs, rtol=0, atol=1e-5)
+    assert np.abs(seen[0] - seen[1]).max() > 0.1
+
+
+def test_shift_moves_the_noise_levels(generator: Generator) -> None:
+    seen: list[float] = []
+
+    def keep(owner: Any, step: int, timestep: float, state: Any) -> None:
+        seen.append(timestep)
+
+    frames(generator, num_inference_steps=2, flow_shift=3.0, callback_on_step_end=keep)
+    assert seen == pytest.approx([1000.0, 750.0])

@@ -39,8 +39,11 @@ GENERATE_OPTIONS = (
     "frame_rate",
     "num_inference_steps",
     "guidance_scale",
+    "guidance_scale_2",
     "seed",
+    "noise",
     "scheduler",
+    "flow_shift",
 )
 
 

@@ -199,6 +199,11 @@ def _number(value: Any, at: str) -> None:
         fail(at, f"must be from {-MAX_NUMBER:g} to {MAX_NUMBER:g}, got {show(value)}")
 
 
+def _flag(value: Any, at: str) -> None:
+    if not isinstance(value, bool):
+        fail(at, f"must be true or false, got {show(value)}")
+
+
 def _scalar(value: Any, at: str) -> None:
     if isinstance(value, bool):
         return
@@ -318,7 +323,14 @@ _GENERATION = _record(
         "spatial_compression": _integer(1, 1 << 8),
         "temporal_compression": _integer(1, 1 << 8),
     },
-    {},
+    {
+        "prompt_cleaning": _one_of(("spaces", "html")),
+        "zero_padding": _flag,
+        "schedule": _one_of(("linear", "scheduler")),
+        "picture_conditioning": _one_of(("latents", "masked_video", "first_frame")),
+        "guidance_scale_2": _number,
+        "boundary_timestep": _number,
+    },
 )
 _QUALITY = _record({"metric": _text(), "data": _text(), "value": _number}, {"unit": _text()})
 _FIDELITY = _record(
@@ -430,6 +442,12 @@ def check_references(manifest: Mapping[str, Any]) -> None:
             fail(
                 "$.generation.num_frames",
                 f"must be temporal_compression * k + 1 and at most max_num_frames, got {frames}",
+            )
+        second = "transformer_2" in manifest["graphs"]
+        if second != ("boundary_timestep" in generation):
+            fail(
+                "$.generation.boundary_timestep",
+                "must be given exactly where there is a graph 'transformer_2'",
             )
     for name, graph in manifest["graphs"].items():
         at = f"$.graphs.{name}"

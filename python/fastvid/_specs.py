@@ -100,6 +100,22 @@ class GenerationSpec:
     """Pixels of a latent's side."""
     temporal_compression: int
     """Frames of a latent, except the first, which is one frame."""
+    prompt_cleaning: str = "spaces"
+    """`spaces` makes runs of them one; `html` also resolves character references before."""
+    zero_padding: bool = False
+    """Whether the text encoder sees the prompt's tokens alone, and its embeddings are padded to
+    `max_prompt_tokens` with zeros; else it is given that many tokens."""
+    schedule: str = "linear"
+    """Noise levels of `FlowMatchEulerDiscreteScheduler`: `linear` from 1 to 1 / steps before the
+    shift, or those of the `scheduler` itself."""
+    picture_conditioning: str = "latents"
+    """How a transformer is told of pictures: `latents`, see `condition` in docs/add-a-model.md;
+    `masked_video`, the encoded clip with grey where nothing is known, and without a picture there
+    is no clip; or `first_frame`, in the latents themselves with a timestep of 0."""
+    guidance_scale_2: float | None = None
+    """Guidance of `transformer_2`; None is `guidance_scale`."""
+    boundary_timestep: float | None = None
+    """The timestep below which `transformer_2` takes over; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +191,9 @@ def integers(record: Mapping[str, Any]) -> dict[str, Any]:
 def generation_spec(record: Mapping[str, Any]) -> GenerationSpec:
     """The settings of a generator from their entry in a valid manifest."""
     fields = integers(record)
-    for name in ("frame_rate", "guidance_scale"):
-        fields[name] = float(fields[name])
+    for name in ("frame_rate", "guidance_scale", "guidance_scale_2", "boundary_timestep"):
+        if name in fields:
+            fields[name] = float(fields[name])
     return GenerationSpec(**fields)
 
 

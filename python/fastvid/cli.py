@@ -230,8 +230,13 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frame-rate", metavar="RATE", help="frames per second of those")
     parser.add_argument("--num-inference-steps", type=int, metavar="N", help="solver steps")
     parser.add_argument("--guidance-scale", type=float, metavar="X", help="1 is none")
+    parser.add_argument(
+        "--guidance-scale-2", type=float, metavar="X", help="of a model's second transformer"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="default drawn, and printed")
+    parser.add_argument("--noise", metavar="NAME", help="philox (default) or torch-cpu")
     parser.add_argument("--scheduler", metavar="NAME", help="class in fastvid.schedulers")
+    parser.add_argument("--flow-shift", type=float, metavar="X", help="of the noise levels")
     parser.add_argument("--preview", metavar="PNG", help="also write a contact sheet")
     _codec_arguments(parser)
     _chain_arguments(parser)

@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 
 from fastvid._frames import FrameArray
 from fastvid._generation.arrays import HostArrays, arrays_for
-from fastvid._generation.latents import Decoder, Encoder, Frames, Latents
+from fastvid._generation.latents import Decoder, Frames
 from fastvid._generation.memory import ClipMemory
+from fastvid._generation.pictures import Pictures
+from fastvid._generation.pictures import require as require_pictures
 from fastvid._generation.prompts import PromptEncoder
 from fastvid._generation.request import Callback, Request, check_request
-from fastvid._generation.sampling import Known, Sampler
+from fastvid._generation.sampling import Sampler
 from fastvid._memory import MemoryPlan
 from fastvid._model import Model
 from fastvid.bundle import Bundle, GenerationSpec
-from fastvid.errors import InputError, InputTypeError, NumericError, UnsupportedModelError
+from fastvid.errors import InputTypeError, NumericError, UnsupportedModelError
 from fastvid.video.types import Frame, VideoInfo
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from fastvid.video import Video
 
 _GRAPHS = ("text_encoder", "transformer", "decoder_first", "decoder_next")
-_ENCODER = ("encoder_first", "encoder_next")
 # A picture whose brightest sample is below this shows nothing.
 _BLACK = 3
 
@@ -81,9 +82,7 @@ class Generator(Model):
             cuda_graphs=cuda_graphs,
         )
         self._check_output = check_output
-        self._prompts = PromptEncoder(
-            bundle, self._graph("text_encoder"), self._spec.max_prompt_tokens
-        )
+        self._prompts = PromptEncoder(bundle, self._graph("text_encoder"), self._spec)
         self._arrays = arrays_for(self._graph("transformer"))
         self._decoder = Decoder(
             self._graph("decoder_first"), self._graph("decoder_next"), self._transfers
@@ -112,8 +111,11 @@ class Generator(Model):
         frame_rate: int | float | str | Fraction | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        guidance_scale_2: float | None = None,
         seed: int | None = None,
+        noise: str | None = None,
         scheduler: str | Scheduler | None = None,
+        flow_shift: float | None = None,
         callback_on_step_end: Callback | None = None,
     ) -> Video:
         """Draw a video.
@@ -137,8 +139,14 @@ class Generator(Model):
             num_inference_steps: Steps of the solver, 1 to 1000.
             guidance_scale: How strongly to follow the prompt, 0 to 100; 1 and less is one
                 evaluation of the model per step instead of two.
+            guidance_scale_2: The same for the second transformer of models that have two; None is
+                `guidance_scale` where that is given, else the model's.
             seed: 0 to 2**64 - 1; None draws one, see `last_seed`.
+            noise: `"philox"` (the default), the same on every device, or `"torch-cpu"`, what
+                `torch.Generator("cpu").manual_seed(seed)` gives diffusers' pipelines.
             scheduler: Class name in `fastvid.schedulers`, or an object of one.
+            flow_shift: How far the noise levels of a flow matching model are moved towards noise;
+                None is the model's. Models are made for more of it in larger pictures.
             callback_on_step_end: Called as `f(generator, step, timestep, {"latents": array})`
                 after each step. It may return a dict with other latents, or False to stop.
 
@@ -166,8 +174,11 @@ class Generator(Model):
             frame_rate=frame_rate,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
+            guidance_scale_2=guidance_scale_2,
             seed=seed,
+            noise=noise,
             scheduler=scheduler,
+            flow_shift=flow_shift,
             callback_on_step_end=callback_on_step_end,
         )
         return self._video(request, self._sample(request))
@@ -239,24 +250,10 @@ class Generator(Model):
 
     def _request(self, prompt: str, **arguments: Any) -> Request:
         request = check_request(self._bundle, self._spec, prompt, **arguments)
-        given = request.image is not None or request.video is not None
-        if given and not all(name in self._bundle.graphs for name in _ENCODER):
-            raise InputError(
-                f"image: model {self._bundle.name!r} must have an encoder to start from pictures, "
-                "got one without",
-            )
-        if given and not request.redraws and not self._knows_pictures():
-            raise InputError(
-                f"image: model {self._bundle.name!r} must be trained to start from pictures, got "
-                "one that is not",
-                hint="video with strength redraws a clip with any model",
-            )
+        require_pictures(self._bundle, self._spec, request)
         self._clips.require(request)
         self.last_seed = request.seed
         return request
-
-    def _knows_pictures(self) -> bool:
-        return "condition" in self._graph("transformer").inputs
 
     def _sample(self, request: Request) -> Any:
         stop = threading.Event()
@@ -266,10 +263,11 @@ class Generator(Model):
             negative = None
             if request.guidance_scale > 1:
                 negative = self._negative(request.negative_prompt)
-            known, start = self._pictures(request)
+            pictures = Pictures(self._bundle, self._spec, self._graph, self._transfers)
+            start = pictures.start(request)
             shape = self._latent_shape(request)
-            sampler = Sampler(self._graph("transformer"), shape, request, stop, self._arrays)
-            return sampler.run(self, prompt, negative, known, start)
+            sampler = Sampler(self._graph, self._spec, shape, request, stop, self._arrays)
+            return sampler.run(self, prompt, negative, start)
         finally:
             self._running.discard(stop)
 
@@ -283,36 +281,6 @@ class Generator(Model):
         side = spec.spatial_compression
         count = 1 + (request.num_frames - 1) // spec.temporal_compression
         return (1, spec.latent_channels, count, request.height // side, request.width // side)
-
-    def _pictures(self, request: Request) -> tuple[Known | None, Latents | None]:
-        """The latents that are known, and those of a clip to redraw."""
-        if request.image is None and request.video is None:
-            return None, None
-        step = self._spec.temporal_compression
-        first, following = map(self._graph, _ENCODER)
-        encoder = Encoder(first, following, step, self._transfers)
-        if request.video is not None:
-            if request.redraws:
-                return None, encoder.encode(request.video)
-            return self._continued(encoder, request), None
-        assert request.image is not None
-        known = encoder.encode(request.image[None])
-        if request.last_image is None:
-            return Known((0,), known), None
-        # A later latent stands for several frames: here all of them the last picture.
-        still = np.repeat(request.last_image[None], 1 + step, axis=0)
-        last = encoder.encode(still)[:, :, 1:]
-        end = (request.num_frames - 1) // step
-        return Known((0, end), np.concatenate([known, last], axis=2)), None
-
-    def _continued(self, encoder: Encoder, request: Request) -> Known:
-        """The end of the clip, as much as leaves a latent to draw."""
-        assert request.video is not None
-        step = self._spec.temporal_compression
-        count = (request.num_frames - 1) // step
-        used = min((len(request.video) - 1) // step, max(count // 2, 1) - 1)
-        known = encoder.encode(request.video[-1 - used * step :])
-        return Known(tuple(range(used + 1)), known)
 
     def _frames(self, latents: Any) -> Iterator[Frames]:
         seen = 0

@@ -34,6 +34,9 @@ class Arrays(Protocol):
     def repeated(self, array: Any, count: int) -> Any:
         """An array of one entry along its first axis with `count` of them."""
 
+    def copy(self, array: Any) -> Any:
+        """The array in memory of its own."""
+
     def piece(self, latents: Any, index: int) -> Any:
         """One place along the time axis, (1, C, 1, h, w)."""
 
@@ -65,6 +68,10 @@ class HostArrays:
     def repeated(self, array: NDArray[Any], count: int) -> NDArray[Any]:
         """The array `count` times."""
         return np.repeat(array, count, axis=0)
+
+    def copy(self, array: NDArray[Any]) -> NDArray[Any]:
+        """A copy."""
+        return array.copy()
 
     def piece(self, latents: NDArray[Any], index: int) -> NDArray[Any]:
         """One place along the time axis."""
@@ -113,6 +120,12 @@ class CudaArrays:
         result = self._memory.empty((count, *array.shape[1:]), array.dtype)
         for index in range(count):
             self._memory.copy(array, result[index : index + 1])
+        return result
+
+    def copy(self, array: DeviceArray) -> DeviceArray:
+        """A copy on the device."""
+        result = self._memory.empty(array.shape, array.dtype)
+        self._memory.copy(array, result)
         return result
 
     def piece(self, latents: DeviceArray, index: int) -> DeviceArray:

@@ -8,7 +8,7 @@ the rest is still to be decoded. The encoder is the same the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,8 +87,9 @@ class Encoder:
     """Frames to latents.
 
     Args:
-        first: `frames` uint8 (1, H, W, 3) to `latents` (1, C, 1, h, w) and caches.
-        following: `frames` uint8 (r, H, W, 3) and caches to `latents` and caches.
+        first: `frames` (1, H, W, 3), uint8 or float32 from 0 to 255, to `latents` (1, C, 1, h, w)
+            and caches.
+        following: `frames` (r, H, W, 3) and caches to `latents` and caches.
         step: `temporal_compression`, r.
         transfers: The way to the sessions' device and back; None where they are on the CPU.
     """
@@ -101,6 +102,7 @@ class Encoder:
         transfers: Transfers | None = None,
     ) -> None:
         self._chain = _Chain(first, following, "frames", "latents")
+        self._dtype = np.dtype(first.inputs["frames"].dtype)
         self._step = step
         self._transfers = HostTransfers() if transfers is None else transfers
 
@@ -108,8 +110,12 @@ class Encoder:
         """The latents of 1 + k * step frames, (1, C, 1 + k, h, w)."""
         step = self._step
         bounds = [(0, 1)] + [(i, i + step) for i in range(1, len(frames), step)]
+        return self.encode_pieces(frames[begin:end] for begin, end in bounds)
+
+    def encode_pieces(self, frames: Iterable[NDArray[Any]]) -> Latents:
+        """The same, of frames that come as the graphs take them: one, then `step` at a time."""
         pieces = (
-            self._transfers.upload(np.ascontiguousarray(frames[begin:end])) for begin, end in bounds
+            self._transfers.upload(np.ascontiguousarray(piece, self._dtype)) for piece in frames
         )
         started = map(self._transfers.download, self._chain.run(pieces))
         results = [one.result() for one in in_turn(started, self._transfers.ahead)]

@@ -114,7 +114,7 @@ class ClipMemory:
 
 def _latents(graph: str, sizes: Sizes) -> int:
     """What a graph's memory grows with."""
-    if graph == "text_encoder":
+    if graph in ("text_encoder", "image_encoder"):
         return 1
     area = sizes["h"] * sizes["w"]
-    return sizes["N"] * sizes["T"] * area if graph == "transformer" else area
+    return sizes["N"] * sizes["T"] * area if graph.startswith("transformer") else area

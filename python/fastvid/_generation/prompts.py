@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastvid.bundle import Bundle
+from fastvid.bundle import Bundle, GenerationSpec
 from fastvid.errors import BackendUnavailableError, InputError, InputTypeError, ManifestError
 
 if TYPE_CHECKING:
@@ -40,15 +41,16 @@ class PromptEncoder:
         bundle: Holds `tokenizer.json`, a file of the `tokenizers` package.
         session: The graph `text_encoder`: `input_ids` and `attention_mask`, int64 (1, tokens), to
             `prompt_embeds`, float32 (1, tokens, width).
-        max_tokens: Every prompt is padded to this many tokens.
+        spec: How prompts are cleaned, and how long they and their embeddings are.
 
     Raises:
         ManifestError: The bundle has no tokenizer that can be read.
         BackendUnavailableError: The package `tokenizers` is not installed.
     """
 
-    def __init__(self, bundle: Bundle, session: Session, max_tokens: int) -> None:
-        self._session, self._max_tokens = session, max_tokens
+    def __init__(self, bundle: Bundle, session: Session, spec: GenerationSpec) -> None:
+        self._session, self._spec = session, spec
+        self._max_tokens = spec.max_prompt_tokens
         self._tokenizer = _tokenizer(bundle)
         self._kept: OrderedDict[str, Embedding] = OrderedDict()
         self._nothing: Embedding | None = None
@@ -65,7 +67,7 @@ class PromptEncoder:
             InputTypeError: Not a string.
             InputError: Empty, or too long.
         """
-        text = clean_prompt(what, prompt)
+        text = clean_prompt(what, prompt, self._spec.prompt_cleaning)
         if text in self._kept:
             self._kept.move_to_end(text)
             return self._kept[text]
@@ -114,28 +116,38 @@ class PromptEncoder:
             bounds = [encoding.offsets[i] for i in places]
             name = text[bounds[0][0] : bounds[-1][1]]
             letters = sum(end - start == 1 for start, end in bounds)
-            # Languages that are written in single signs are not spelled out.
-            spelled = letters >= _SPELLED and name.isascii()
-            if spelled or any(encoding.ids[i] == missing for i in places):
+            # Languages that are written in single signs are not spelled out, and vocabularies
+            # without the mark know every letter.
+            spelled = missing is not None and letters >= _SPELLED and name.isascii()
+            unknown = any(encoding.ids[i] == missing for i in places)
+            if spelled or (missing is not None and unknown):
                 found.append(name)
         return found
 
     def _embedding(self, ids: list[int]) -> Embedding:
         padding = [0] * (self._max_tokens - len(ids))
         mask = np.array([[1] * len(ids) + padding], np.int64)
-        inputs = {"input_ids": np.array([ids + padding], np.int64), "attention_mask": mask}
-        return Embedding(self._session.run(inputs)["prompt_embeds"], mask)
+        if not self._spec.zero_padding:
+            inputs = {"input_ids": np.array([ids + padding], np.int64), "attention_mask": mask}
+            return Embedding(self._session.run(inputs)["prompt_embeds"], mask)
+        inputs = {"input_ids": np.array([ids], np.int64), "attention_mask": mask[:, : len(ids)]}
+        read = self._session.run(inputs)["prompt_embeds"]
+        embeds = np.zeros((1, self._max_tokens, read.shape[2]), np.float32)
+        embeds[:, : len(ids)] = read
+        return Embedding(embeds, mask)
 
 
-def clean_prompt(what: str, prompt: object) -> str:
-    """A prompt with single spaces, checked."""
+def clean_prompt(what: str, prompt: object, cleaning: str = "spaces") -> str:
+    """A prompt with single spaces, checked; see `GenerationSpec.prompt_cleaning`."""
     if not isinstance(prompt, str):
         raise InputTypeError(f"{what}: argument must be a str, got {type(prompt).__name__}")
     if len(prompt) > MAX_CHARACTERS:
         raise InputError(
             f"{what}: argument must have at most {MAX_CHARACTERS} characters, got {len(prompt)}"
         )
-    text = " ".join(prompt.split())
+    # Twice, as pipelines do: prompts from the web are sometimes escaped twice.
+    plain = html.unescape(html.unescape(prompt)) if cleaning == "html" else prompt
+    text = " ".join(plain.split())
     if not text:
         raise InputError(f"{what}: argument must say what to draw, got {prompt[:20]!r}")
     return text

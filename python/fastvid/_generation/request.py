@@ -24,6 +24,8 @@ MAX_STEPS = 1000
 _FLOW = "FlowMatchEulerDiscreteScheduler"
 _FLOW_SOLVERS = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
 MAX_SEED = 2**64 - 1
+NOISES = ("philox", "torch-cpu")
+"""Where the noise comes from: `ops.randn`, or what torch's CPU generator draws."""
 
 Callback = Callable[[Any, int, float, dict[str, Any]], Any]
 
@@ -46,7 +48,11 @@ class Request:
     frame_rate: Fraction
     num_inference_steps: int
     guidance_scale: float
+    guidance_scale_2: float
+    """Below the boundary of a model of two transformers."""
     seed: int
+    noise: str
+    """One of `NOISES`."""
     scheduler: Scheduler
     callback: Callback | None
 
@@ -101,10 +107,30 @@ def check_request(bundle: Bundle, spec: GenerationSpec, prompt: object, **given:
             "num_inference_steps", given["num_inference_steps"], spec.num_inference_steps, MAX_STEPS
         ),
         guidance_scale=guidance,
+        guidance_scale_2=_second_guidance(spec, given, guidance),
         seed=_seed(given["seed"]),
-        scheduler=_scheduler(bundle, given["scheduler"]),
+        noise=_noise(given["noise"]),
+        scheduler=_scheduler(bundle, given["scheduler"], given["flow_shift"]),
         callback=_callback(given["callback_on_step_end"]),
     )
+
+
+def _second_guidance(spec: GenerationSpec, given: dict[str, Any], first: float) -> float:
+    value = given["guidance_scale_2"]
+    if value is not None and spec.boundary_timestep is None:
+        raise InputError("guidance_scale_2: argument is for models of two transformers, got one")
+    own = None if given["guidance_scale"] is not None else spec.guidance_scale_2
+    return _number("guidance_scale_2", value, first if own is None else own, 0, 100)
+
+
+def _noise(value: object) -> str:
+    if value is None:
+        return NOISES[0]
+    if not isinstance(value, str):
+        raise InputTypeError(f"noise: argument must be a str, got {type(value).__name__}")
+    if value not in NOISES:
+        raise InputError(f"noise: argument must be one of {', '.join(NOISES)}, got {value[:60]!r}")
+    return value
 
 
 def _negative(value: object) -> str | None:
@@ -247,18 +273,16 @@ def _seed(value: object) -> int:
     return int(value)
 
 
-def _scheduler(bundle: Bundle, value: object) -> Scheduler:
+def _scheduler(bundle: Bundle, value: object, flow_shift: object) -> Scheduler:
     """The scheduler object given, or one by its class name with the bundle's settings."""
     if isinstance(value, Scheduler):
+        if flow_shift is not None:
+            raise InputError(
+                "flow_shift: argument must be None with a scheduler object, it has one"
+            )
         return value
-    own = str(bundle.scheduler.get("_class_name", _FLOW))
-    settings = {key: v for key, v in bundle.scheduler.items() if not key.startswith("_")}
-    choices: dict[str, dict[str, Any]] = {own: settings}
-    if own == _FLOW:
-        flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
-        shifted = {**flow, "flow_shift": settings.get("shift", 1.0)}
-        choices |= dict.fromkeys(_FLOW_SOLVERS, shifted)
-    name = own if value is None else value
+    choices = _schedulers(bundle, flow_shift)
+    name = next(iter(choices)) if value is None else value
     if not isinstance(name, str):
         raise InputTypeError(
             "scheduler: argument must be a name or an object of fastvid.schedulers, got "
@@ -271,6 +295,25 @@ def _scheduler(bundle: Bundle, value: object) -> Scheduler:
         )
     scheduler: Scheduler = getattr(schedulers, name)(**choices[name])
     return scheduler
+
+
+def _schedulers(bundle: Bundle, flow_shift: object) -> dict[str, dict[str, Any]]:
+    """Settings by the class name of each scheduler that fits the model; its own is first."""
+    own = str(bundle.scheduler.get("_class_name", _FLOW))
+    settings = {key: v for key, v in bundle.scheduler.items() if not key.startswith("_")}
+    flows = own == _FLOW or bool(settings.get("use_flow_sigmas"))
+    key = "shift" if own == _FLOW else "flow_shift"
+    if flow_shift is not None:
+        if not flows:
+            raise InputError(f"flow_shift: argument must be None for a model with {own}")
+        settings[key] = _number("flow_shift", flow_shift, 1.0, 1e-3, 1e6)
+    if not flows:
+        return {own: settings}
+    shift = settings.get(key, 1.0)
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
+    others: dict[str, dict[str, Any]] = {_FLOW: {"shift": shift}}
+    others |= dict.fromkeys(_FLOW_SOLVERS, flow)
+    return {own: settings, **{name: others[name] for name in others if name != own}}
 
 
 def _callback(value: object) -> Callback | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +13,11 @@ from numpy.typing import NDArray
 from fastvid import ops
 from fastvid._generation.arrays import Arrays, HostArrays
 from fastvid._generation.latents import Latents
+from fastvid._generation.pictures import Known, Start
 from fastvid._generation.prompts import Embedding
 from fastvid._generation.request import Request
+from fastvid._generation.torch_noise import TorchNoise
+from fastvid.bundle import GenerationSpec
 from fastvid.errors import CancelledError, InputError, InputTypeError, NumericError
 from fastvid.schedulers._base import Scheduler, placed
 from fastvid.schedulers.flow_match_euler import FlowMatchEulerDiscreteScheduler
@@ -24,23 +26,20 @@ if TYPE_CHECKING:
     from fastvid.backends import Session
 
 
-@dataclass(frozen=True)
-class Known:
-    """Latents that are given and not drawn: those of pictures that the clip must show."""
-
-    indices: tuple[int, ...]
-    """Places along the time axis."""
-    latents: Latents
-    """float32 (1, C, len(indices), h, w)."""
+# Up to so many latents two evaluations are one of a batch of two, which has less overhead; above
+# it has nothing to gain and twice the memory of one.
+_MOST_BATCHED = 16_384
 
 
 class Sampler:
     """One run of the solver.
 
     Args:
-        transformer: `hidden_states` (N, C, T, h, w), `timestep` (N,), `encoder_hidden_states`
-            (N, L, D), `encoder_attention_mask` (N, L) and, where the model knows pictures,
-            `condition` (N, C + 1, T, h, w), to `sample` (N, C, T, h, w).
+        graph: Opens `transformer` and, where the model has one, `transformer_2`:
+            `hidden_states` (N, C, T, h, w), `timestep` (N,) or (N, T), `encoder_hidden_states`
+            (N, L, D) and, where the model takes them, `encoder_attention_mask` (N, L),
+            `condition` (N, K, T, h, w) and `image_embeds` (N, M, E), to `sample` (N, C, T, h, w).
+        spec: The model's settings.
         shape: (1, C, T, h, w).
         request: The checked arguments.
         stop: Set from another thread to end the run.
@@ -49,7 +48,8 @@ class Sampler:
 
     def __init__(
         self,
-        transformer: Session,
+        graph: Callable[[str], Session],
+        spec: GenerationSpec,
         shape: tuple[int, ...],
         request: Request,
         stop: threading.Event,
@@ -59,47 +59,70 @@ class Sampler:
         if not _runs_on_devices(scheduler):
             arrays = HostArrays()
         self._arrays = arrays
-        self._transformer, self._shape = transformer, shape
+        self._graph, self._spec, self._shape = graph, spec, shape
         self._request, self._stop = request, stop
         # Some solvers can add noise of their own, from rows of the seed other than the first.
         self._kept = () if isinstance(arrays, HostArrays) else ("sample",)
         self._seeded = "seed" in inspect.signature(scheduler.step).parameters
+        self._torch = TorchNoise(request.seed) if request.noise == "torch-cpu" else None
 
-    def run(
-        self,
-        owner: Any,
-        prompt: Embedding,
-        negative: Embedding | None,
-        known: Known | None,
-        start: Latents | None,
-    ) -> Any:
+    def run(self, owner: Any, prompt: Embedding, negative: Embedding | None, start: Start) -> Any:
         """The latents of the clip, float32 (1, C, T, h, w), of NumPy or a `DeviceArray`.
 
         Args:
             owner: The generator, which the callback is given.
             prompt: What to draw.
             negative: What guidance leads away from; None is no guidance.
-            known: Latents that are given.
-            start: The latents of a clip to redraw.
+            start: Pictures that the clip must show, or a clip to redraw.
 
         Raises:
             CancelledError: The callback or `stop` ended the run.
             NumericError: The model gave NaN or infinity.
         """
-        request, scheduler = self._request, self._request.scheduler
-        _set_timesteps(scheduler, request.num_inference_steps)
+        scheduler = self._request.scheduler
+        self._set_timesteps()
         first = 0
-        noise = self._arrays.noise(self._shape, request.seed)
-        if start is None:
+        noise = self._noise()
+        if start.redrawn is None:
             latents = self._scaled(noise, float(scheduler.init_noise_sigma))
         else:
-            first, latents = self._redraw(start, noise)
-        inputs = self._conditions(prompt, negative, known)
+            first, latents = self._redraw(start.redrawn, noise)
+        evaluations = self._evaluations(prompt, negative, start)
         for step in range(first, len(scheduler.timesteps)):
-            latents = self._step(owner, step, latents, inputs, guided=negative is not None)
-        if known is not None:
-            self._arrays.place(latents, known.indices, known.latents)
+            latents = self._step(owner, step, latents, evaluations, start.known)
+        if start.known is not None:
+            self._arrays.place(latents, start.known.indices, start.known.latents)
         return latents
+
+    def _noise(self) -> Any:
+        if self._torch is None:
+            return self._arrays.noise(self._shape, self._request.seed)
+        return self._arrays.put(self._torch.normal(self._shape))
+
+    def _noise_of_step(self) -> dict[str, Any]:
+        """What a solver draws its own noise from, if it does."""
+        if not self._seeded:
+            return {}
+        config = getattr(self._request.scheduler, "config", None)
+        if self._torch is None or not getattr(config, "stochastic_sampling", True):
+            return {"seed": self._request.seed}
+        return {"variance_noise": self._noise()}
+
+    def _set_timesteps(self) -> None:
+        """Noise levels of the run.
+
+        With the schedule `linear` they go in equal steps down to 0. Left to itself
+        `FlowMatchEulerDiscreteScheduler` goes down to 0.001 and then to 0, which spends a whole
+        step on nothing: of four steps that matters.
+        """
+        # The types are facts about every scheduler; the base class has only what all share.
+        scheduler: Any = self._request.scheduler
+        steps = self._request.num_inference_steps
+        linear = self._spec.schedule == "linear"
+        if linear and isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+            scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps).tolist())
+        else:
+            scheduler.set_timesteps(steps)
 
     def _redraw(self, start: Latents, noise: Any) -> tuple[int, Any]:
         """As diffusers' video-to-video: skip the share 1 - strength of the steps."""
@@ -118,30 +141,21 @@ class Sampler:
         owner: Any,
         step: int,
         latents: Any,
-        inputs: Mapping[str, Any],
-        *,
-        guided: bool,
+        evaluations: Sequence[Mapping[str, Any]],
+        known: Known | None,
     ) -> Any:
         if self._stop.is_set():
             raise CancelledError(f"generate: stopped before step {step}")
         scheduler: Any = self._request.scheduler
         timestep = scheduler.timesteps[step]
+        name, scale = self._stage(float(timestep))
         sample = scheduler.scale_model_input(latents, timestep)
-        count = 2 if guided else 1
-        predicted = self._transformer.run(
-            {
-                "hidden_states": self._arrays.repeated(sample, count),
-                "timestep": np.full(count, timestep, np.float32),
-                **inputs,
-            },
-            keep=self._kept,
-        )["sample"]
+        predicted = self._evaluate(name, sample, float(timestep), evaluations, known)
         options: dict[str, Any] = {}
-        if guided:
-            options = {"uncond": predicted[1:], "guidance_scale": self._request.guidance_scale}
-        if self._seeded:
-            options["seed"] = self._request.seed
-        latents = scheduler.step(predicted[:1], timestep, latents, **options).prev_sample
+        if len(predicted) == 2:
+            options = {"uncond": predicted[1], "guidance_scale": scale}
+        options |= self._noise_of_step()
+        latents = scheduler.step(predicted[0], timestep, latents, **options).prev_sample
         if not self._arrays.finite(latents, last=step + 1 == len(scheduler.timesteps)):
             raise NumericError(
                 f"generate: the model gave NaN or infinity at step {step + 1} of "
@@ -150,6 +164,44 @@ class Sampler:
                 "their precision are at fault",
             )
         return self._call_back(owner, step, float(timestep), latents)
+
+    def _stage(self, timestep: float) -> tuple[str, float]:
+        """The transformer of a timestep, and its guidance."""
+        boundary = self._spec.boundary_timestep
+        if boundary is None or timestep >= boundary:
+            return "transformer", self._request.guidance_scale
+        return "transformer_2", self._request.guidance_scale_2
+
+    def _evaluate(
+        self,
+        name: str,
+        sample: Any,
+        timestep: float,
+        evaluations: Sequence[Mapping[str, Any]],
+        known: Known | None,
+    ) -> list[Any]:
+        """The prediction for the prompt and, with guidance, that for the negative one."""
+        session = self._graph(name)
+        times = np.full((1, self._shape[2]), timestep, np.float32)
+        if self._spec.picture_conditioning == "first_frame" and known is not None:
+            sample = self._arrays.copy(sample)
+            self._arrays.place(sample, known.indices, known.latents)
+            times[:, list(known.indices)] = 0
+        each = len(session.inputs["timestep"].shape) == 2
+        times = times if each else times[:, -1]
+        found = []
+        for inputs in evaluations:
+            count = inputs["encoder_hidden_states"].shape[0]
+            predicted = session.run(
+                {
+                    "hidden_states": self._arrays.repeated(sample, count),
+                    "timestep": np.repeat(times, count, axis=0),
+                    **inputs,
+                },
+                keep=self._kept,
+            )["sample"]
+            found += [predicted[index : index + 1] for index in range(count)]
+        return found
 
     def _call_back(self, owner: Any, step: int, timestep: float, latents: Any) -> Any:
         callback = self._request.callback
@@ -175,18 +227,31 @@ class Sampler:
             )
         return self._arrays.put(np.ascontiguousarray(changed))
 
-    def _conditions(
-        self, prompt: Embedding, negative: Embedding | None, known: Known | None
-    ) -> dict[str, Any]:
-        """What stays the same in every step; with guidance the second of each pair is negative."""
-        all_of = [prompt] if negative is None else [prompt, negative]
-        inputs: dict[str, NDArray[Any]] = {
-            "encoder_hidden_states": np.concatenate([one.embeds for one in all_of]),
-            "encoder_attention_mask": np.concatenate([one.mask for one in all_of]),
-        }
-        if "condition" in self._transformer.inputs:
-            inputs["condition"] = np.repeat(self._condition(known), len(all_of), axis=0)
-        return {name: self._arrays.put(array) for name, array in inputs.items()}
+    def _evaluations(
+        self, prompt: Embedding, negative: Embedding | None, start: Start
+    ) -> list[dict[str, Any]]:
+        """What stays the same in every step: an entry for each time that the model runs in one."""
+        _, _, count, height, width = self._shape
+        both = [prompt] if negative is None else [prompt, negative]
+        together = count * height * width <= _MOST_BATCHED
+        groups = [both] if together else [[one] for one in both]
+        names = self._graph("transformer").inputs
+        shared: dict[str, Any] = {}
+        if "condition" in names:
+            given = start.condition
+            shared["condition"] = self._condition(start.known) if given is None else given
+        if "image_embeds" in names and start.image_embeds is not None:
+            shared["image_embeds"] = start.image_embeds
+        repeats = len(groups[0])
+        placed = {n: self._arrays.put(np.repeat(x, repeats, axis=0)) for n, x in shared.items()}
+        evaluations = []
+        for group in groups:
+            texts = {"encoder_hidden_states": np.concatenate([one.embeds for one in group])}
+            if "encoder_attention_mask" in names:
+                texts["encoder_attention_mask"] = np.concatenate([one.mask for one in group])
+            put = {name: self._arrays.put(array) for name, array in texts.items()}
+            evaluations.append(put | placed)
+        return evaluations
 
     def _condition(self, known: Known | None) -> NDArray[np.float32]:
         _, channels, *rest = self._shape
@@ -210,15 +275,3 @@ def _runs_on_devices(scheduler: Any) -> bool:
     """Whether all of a scheduler's steps are ops: those of others, and clipping, are NumPy's."""
     ours = isinstance(scheduler, Scheduler)
     return ours and not getattr(getattr(scheduler, "config", None), "clip_sample", False)
-
-
-def _set_timesteps(scheduler: Any, steps: int) -> None:
-    """Noise levels in equal steps down to 0, as diffusers' pipelines of flow matching have them.
-
-    Left to itself `FlowMatchEulerDiscreteScheduler` goes down to 0.001 and then to 0, which spends
-    a whole step on nothing: of four steps that matters.
-    """
-    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps).tolist())
-    else:
-        scheduler.set_timesteps(steps)
