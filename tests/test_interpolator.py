@@ -277,6 +277,62 @@ def test_cuts_are_blended_on_request(blend: Interpolator) -> None:
     np.testing.assert_array_equal(result[3], expected)
 
 
+@pytest.mark.parametrize("rhythm", [(2, 2, 2), (2, 3, 2), (4, 1, 3)])
+def test_merged_duplicates_move_evenly(blend: Interpolator, rhythm: tuple[int, ...]) -> None:
+    values = [30 * i for i, count in enumerate((*rhythm, 1)) for _ in range(count)]
+    video = Video.from_frames([level(v) for v in values], 24)
+    result = list(blend.interpolate(video, factor=2, duplicates="merge"))
+    starts = np.cumsum((0, *rhythm))
+    times = np.array([float(frame.time * 24) for frame in result[:-2]])
+    even = np.interp(times, starts, [30 * i for i in range(len(starts))])
+    np.testing.assert_array_equal(levels(result[:-2]), np.rint(even))
+    assert len(result) == 2 * len(values)
+    assert sum(frame.duration for frame in result) == Fraction(len(values), 24)
+
+
+def test_duplicates_are_kept_unless_asked(blend: Interpolator) -> None:
+    video = Video.from_frames([level(v) for v in (0, 0, 30, 30)], 24)
+    assert levels(list(blend.interpolate(video, factor=2))) == [0, 0, 0, 15, 30, 30, 30, 30]
+
+
+def test_noise_of_a_codec_does_not_hide_a_duplicate(
+    blend: Interpolator, rng: np.random.Generator
+) -> None:
+    first = np.full((32, 48, 3), 90, np.uint8)
+    again = (first + rng.integers(-2, 3, first.shape)).astype(np.uint8)
+    frames = [first, again, np.full_like(first, 120)]
+    result = list(blend.interpolate(Video.from_frames(frames, 24), factor=2, duplicates="merge"))
+    assert levels(result) == [90, 98, 105, 112, 120, 120]
+
+
+def test_something_small_that_moves_is_no_duplicate(blend: Interpolator) -> None:
+    first, second = (np.full((32, 48, 3), 90, np.uint8) for _ in "12")
+    second[10:14, 20:22] = 255
+    result = list(
+        blend.interpolate(
+            Video.from_frames([first, second, first], 24), factor=2, duplicates="merge"
+        )
+    )
+    np.testing.assert_array_equal(result[2].image, second)
+
+
+def test_still_scene_stays_still_until_it_moves(blend: Interpolator) -> None:
+    values = [10] * 9 + [40]
+    result = list(
+        blend.interpolate(
+            Video.from_frames([level(v) for v in values], 24), factor=2, duplicates="merge"
+        )
+    )
+    assert levels(result) == [10] * 17 + [25, 40, 40]
+
+
+def test_fade_is_not_swallowed_with_duplicates(blend: Interpolator) -> None:
+    values = list(range(60, 72))
+    video = Video.from_frames([level(v) for v in values], 24)
+    result = levels(list(blend.interpolate(video, factor=2, duplicates="merge")))
+    assert np.abs(np.array(result[::2]) - values).max() <= 1
+
+
 def test_equal_frames_are_repeated_without_work(
     blend: Interpolator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,6 +369,8 @@ def test_less_than_two_frames_are_refused(blend: Interpolator, count: int) -> No
         ({"fps": "1/0"}, InputError, "1/0"),
         ({"fps": [60]}, InputTypeError, "list"),
         ({"scene_cuts": 1}, InputTypeError, "bool"),
+        ({"duplicates": True}, InputTypeError, "str"),
+        ({"duplicates": "drop"}, InputError, "keep, merge"),
     ],
 )
 def test_wrong_arguments_of_interpolate_are_refused(

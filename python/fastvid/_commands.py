@@ -60,7 +60,10 @@ def interpolate(options: argparse.Namespace) -> int:
     video = _open(options)
     with Interpolator(options.model, **_work(options)) as model:
         stage = model.stage(
-            factor=options.factor, fps=options.fps, scene_cuts=not options.no_scene_cuts
+            factor=options.factor,
+            fps=options.fps,
+            scene_cuts=not options.no_scene_cuts,
+            duplicates=options.duplicates,
         )
         return _save(options, video, [(model, stage)])
 
@@ -254,6 +257,7 @@ def _retime_and_enlarge(options: argparse.Namespace, stack: ExitStack) -> list[t
             factor=options.interpolate,
             fps=options.fps,
             scene_cuts=not options.no_scene_cuts,
+            duplicates=options.duplicates,
         )
         steps.append((interpolator, stage))
     if options.upscale is not None:

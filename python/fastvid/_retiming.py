@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from fastvid._frames import FrameArray
 from fastvid._rates import common_unit
 from fastvid.backends._transfer import Here, Pending, in_turn
 from fastvid.errors import InputError
-from fastvid.video import cuts
+from fastvid.video import cuts, repeats
 from fastvid.video.types import Frame, VideoInfo
 
 
@@ -100,6 +101,8 @@ class Retiming:
         cancel: Stops the drawing that is under way in another thread.
         ahead: How many pictures may be drawn while an earlier one is on its way here.
         scene_cuts: Whether frames are repeated where a scene ends.
+        merge_repeats: Whether frames that repeat the one before are drawn anew between those that
+            do not.
     """
 
     name = "interpolate"
@@ -113,6 +116,7 @@ class Retiming:
         *,
         ahead: int = 0,
         scene_cuts: bool,
+        merge_repeats: bool = False,
     ) -> None:
         self._timing = timing
         self._pairs = pairs
@@ -120,6 +124,7 @@ class Retiming:
         self._require = require
         self.cancel = cancel
         self._scene_cuts = scene_cuts
+        self._merge_repeats = merge_repeats
 
     def transform(self, info: VideoInfo) -> VideoInfo:
         """What the video becomes; raises `InputError` for sizes the model does not take."""
@@ -148,16 +153,29 @@ class Retiming:
 
     def _frames(self, frames: Iterator[Frame]) -> Iterator[_Shown]:
         before = _expect(next(frames, None), 0)
-        after: Frame | None = _expect(next(frames, None), 1)
+        second = _expect(next(frames, None), 1)
         start, seen, pairs = before.time, _Seen(), self._pairs()
-        while after is not None:
-            slots = self._timing.slots(before, start)
-            picture = self._pictures(before, after, slots, seen, pairs)
+        # Frames that show one picture; those of a still scene are compared with its first one.
+        run, first, still = [before], before.image, False
+        for after in itertools.chain((second,), frames):
+            if self._merge_repeats and repeats.is_repeat(first, after.image):
+                still = still or len(run) == repeats.MOST
+                if still:
+                    yield from self._as_they_are(run, start)
+                    run = []
+                run.append(after)
+                continue
+            slots = [slot for frame in run for slot in self._timing.slots(frame, start)]
+            picture = self._pictures(run[0], after, slots, seen, pairs)
             for time, duration in slots:
                 yield _Shown(picture(time), time, duration)
-            before, after = after, next(frames, None)
-        for time, duration in self._timing.slots(before, start):
-            yield _Shown(Here(before.image), time, duration)
+            run, first, still = [after], after.image, False
+        yield from self._as_they_are(run, start)
+
+    def _as_they_are(self, run: list[Frame], start: Fraction) -> Iterator[_Shown]:
+        for frame in run:
+            for time, duration in self._timing.slots(frame, start):
+                yield _Shown(Here(frame.image), time, duration)
 
     def _pictures(
         self,

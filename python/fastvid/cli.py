@@ -351,6 +351,12 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _cut_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-scene-cuts", action="store_true", help="blend across scene cuts too")
+    parser.add_argument(
+        "--duplicates",
+        choices=("keep", "merge"),
+        default="keep",
+        help="merge: draw frames that repeat the one before anew, for telecine and animation",
+    )
 
 
 def _tile_argument(parser: argparse.ArgumentParser) -> None:

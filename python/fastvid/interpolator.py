@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastvid.video import Video
 
 MAX_FACTOR = 64
+DUPLICATES = ("keep", "merge")
 
 
 class Interpolator(Model):
@@ -131,6 +132,7 @@ class Interpolator(Model):
         factor: int | None = None,
         fps: int | float | str | Fraction | None = None,
         scene_cuts: bool = True,
+        duplicates: str = "keep",
     ) -> Video:
         """A video with frames drawn between the frames of another, lazily.
 
@@ -146,6 +148,10 @@ class Interpolator(Model):
                 `Fraction` or text such as `"60000/1001"`. 29.97, 59.94 and the like stand for the
                 exact broadcast rates. The last frame's duration is cut to end with the source.
             scene_cuts: Whether to look for scene cuts.
+            duplicates: `"keep"`, or `"merge"` for sources in which two to four frames in a row
+                show one picture, such as telecined film, animation on twos and recordings of a
+                screen: such frames are drawn anew between the pictures that differ, which makes
+                motion even. A picture that stays longer is a still scene and is kept.
 
         Raises:
             InputTypeError: An argument has the wrong type.
@@ -159,7 +165,9 @@ class Interpolator(Model):
                 f"video: argument must be a Video, got {type(video).__name__}",
                 hint="Video.open(path) or Video.from_frames(frames, fps)",
             )
-        return video.through(self.stage(factor=factor, fps=fps, scene_cuts=scene_cuts))
+        return video.through(
+            self.stage(factor=factor, fps=fps, scene_cuts=scene_cuts, duplicates=duplicates)
+        )
 
     def stage(
         self,
@@ -167,6 +175,7 @@ class Interpolator(Model):
         factor: int | None = None,
         fps: int | float | str | Fraction | None = None,
         scene_cuts: bool = True,
+        duplicates: str = "keep",
     ) -> Stage:
         """The step that `interpolate` adds to a video, for a `Pipeline`; same arguments."""
         if factor is not None and fps is not None:
@@ -174,6 +183,14 @@ class Interpolator(Model):
         if not isinstance(scene_cuts, bool):
             raise InputTypeError(
                 f"scene_cuts: argument must be bool, got {type(scene_cuts).__name__}"
+            )
+        if not isinstance(duplicates, str):
+            raise InputTypeError(
+                f"duplicates: argument must be str, got {type(duplicates).__name__}"
+            )
+        if duplicates not in DUPLICATES:
+            raise InputError(
+                f"duplicates: argument must be one of {', '.join(DUPLICATES)}, got {duplicates!r}"
             )
         if fps is not None:
             rule: Timing = ConstantRate(frame_rate("fps", fps))
@@ -186,6 +203,7 @@ class Interpolator(Model):
             self.cancel,
             ahead=self._transfers.ahead,
             scene_cuts=scene_cuts,
+            merge_repeats=duplicates == "merge",
         )
 
     def plan(self, height: int, width: int) -> MemoryPlan:
