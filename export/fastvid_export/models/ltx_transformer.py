@@ -5,7 +5,8 @@ A diffusion transformer on latents that are tokens as they are, without patches 
 of queries and keys over all heads, and a rotary embedding by seconds and by shares of the frame.
 
 What the pipelines do around the network is in the graph: latents become tokens and tokens latents,
-positions follow from the frame rate, and latents that are known have a timestep of their own, 0.
+and positions follow from the frame rate. Each latent frame has its own timestep, because one that
+is given has no noise in it.
 """
 
 from __future__ import annotations
@@ -81,30 +82,24 @@ class LtxTransformer(nn.Module):
         timestep: Tensor,
         encoder_hidden_states: Tensor,
         encoder_attention_mask: Tensor,
-        condition: Tensor,
         frame_rate: Tensor,
     ) -> Tensor:
         """The velocity, noise minus data.
 
         Args:
             hidden_states: Noisy latents (N, C, T, h, w).
-            timestep: (N,) in [0, 1000], 1000 times the noise level.
+            timestep: (N, T) in [0, 1000], 1000 times the noise level of each latent frame.
             encoder_hidden_states: (N, L, D), as the text encoder makes them.
             encoder_attention_mask: int64 (N, L), 1 for tokens and 0 for padding.
-            condition: (N, C + 1, T, h, w): known latents, zero elsewhere, and the mask, which is
-                the same all over a latent frame.
             frame_rate: (1,), frames per second.
 
         Returns:
-            (N, C, T, h, w); without meaning where the mask is 1.
+            (N, C, T, h, w).
         """
-        known, mask = condition[:, :-1], condition[:, -1:]
-        latents = hidden_states + mask * (known - hidden_states)
-        count, _, frames, height, width = latents.shape
+        count, _, frames, height, width = hidden_states.shape
         table = self._rotary(frames, height, width, frame_rate)
-        times = timestep[:, None] * (1 - mask[:, 0, :, 0, 0])
-        modulation, embedded = self.time_embed(times)
-        x = self.proj_in(latents.flatten(2).transpose(1, 2))
+        modulation, embedded = self.time_embed(timestep)
+        x = self.proj_in(hidden_states.flatten(2).transpose(1, 2))
         text = self.caption_projection(encoder_hidden_states)
         hidden = (1 - encoder_attention_mask.to(x.dtype)) * -10_000.0
         bias = hidden[:, None, None].expand(count, 1, x.shape[1], hidden.shape[1])
