@@ -71,9 +71,7 @@ def test_latents_can_lie_where_their_frames_begin():
     places = places.float()
     places[:, 0] = (places[:, 0] - 7).clamp(min=0) / 25
     with torch.no_grad():
-        expected = theirs(
-            _packed(latents), text, timestep[:, 0], mask, video_coords=places
-        ).sample
+        expected = theirs(_packed(latents), text, timestep[:, 0], mask, video_coords=places).sample
         found = _packed(ours(latents, timestep, text, mask, torch.tensor([25.0])))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 

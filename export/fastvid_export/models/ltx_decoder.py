@@ -151,7 +151,7 @@ class LtxDecoderStage(nn.Module):
     def __init__(self, vae: LtxDecoderVae, number: int) -> None:
         super().__init__()
         decoder = vae.decoder
-        o = self.options = decoder.options
+        self.options = decoder.options
         bounds = [0, *(i for i, b in enumerate(decoder.up_blocks) if b.upsamplers is not None)]
         self.first, self.last = number == 0, number + 1 == len(bounds)
         end = len(decoder.up_blocks) if self.last else bounds[number + 1] + 1
@@ -190,14 +190,13 @@ class LtxDecoderStage(nn.Module):
             rate, rate, channels, _RATE * rate, _RATE * rate, out, 2 * len(noisy), rate
         )
 
-    def caches(self) -> list[tuple[int, int]]:
-        """Channels, and side of a latent's, of each cache; every one is of two frames."""
-        side = self.shape.scale
+    def caches(self) -> list[int]:
+        """Channels of each cache, which is two frames of the size that the stage takes."""
         widths = [self.conv_in.conv.in_channels] if self.first else []
         for block in self._resnets():
             widths += [block.conv1.conv.in_channels, block.conv2.conv.in_channels]
         end = self.conv_out if self.last else self.blocks[-1].upsamplers[0].conv
-        return [(width, side) for width in (*widths, end.conv.in_channels)]
+        return [*widths, end.conv.in_channels]
 
     def _resnets(self) -> list[ResnetBlock]:
         """Blocks in the order they run in."""
@@ -250,9 +249,7 @@ class LtxDecoderStage(nn.Module):
         x, span = self._run(x, tape, span, time)
         return x, torch.stack([span.start, span.total]), *tape.kept
 
-    def _run(
-        self, x: Tensor, tape: Tape, span: Span, time: Tensor | None
-    ) -> tuple[Tensor, Span]:
+    def _run(self, x: Tensor, tape: Tape, span: Span, time: Tensor | None) -> tuple[Tensor, Span]:
         moved: Span | None = span
         if self.first:
             x, _, moved = self.conv_in(x, tape, moved)
