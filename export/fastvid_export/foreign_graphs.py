@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import onnx
@@ -55,6 +55,10 @@ class OnnxFlags:
             raise InputError(
                 f"{given[0]}: argument is for ONNX files, got a {kind}, which says it itself"
             )
+
+    def refuse_but(self, kind: str, *allowed: str) -> None:
+        """Raises InputError if a flag is given for what needs none but those `allowed`."""
+        replace(self, **dict.fromkeys(allowed)).refuse(kind)
 
 
 @dataclass(frozen=True)

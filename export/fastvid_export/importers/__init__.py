@@ -70,7 +70,8 @@ class Importer(Protocol):
         """
 
 
-_MODULES = ("diffusers",)
+# The last takes every file of weights that no other knows.
+_MODULES = ("diffusers", "upscalers", "spandrel")
 
 
 def find(path: Path) -> Importer | None:
