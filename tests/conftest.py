@@ -104,7 +104,7 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 def each_isa() -> Iterator[Callable[[Callable[[], object]], dict[str, object]]]:
     """A function that calls another once per instruction set and returns the results by name.
 
-    Not `avx512_bf16`, which is `avx512` for all ops but one.
+    Not `avx512_bf16`, which is `avx512` for all ops but two.
     """
 
     def run(function: Callable[[], object]) -> dict[str, object]:

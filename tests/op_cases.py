@@ -104,6 +104,8 @@ class Op:
     # Inputs that an output may be itself.
     in_place: Mapping[str, str] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
+    # Whether it takes arrays on a CUDA device.
+    cuda: bool = True
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -413,6 +415,26 @@ def qk_norm_rope(draw: Draw) -> Case:
         )
 
     return Case(arrays, {"norm": norm, "rope": rope}, expected, 1e-4)
+
+
+@op(optional=frozenset({"bias"}), cuda=False)
+def linear(draw: Draw) -> Case:
+    dtype = draw.choice(*FLOATS)
+    depth, columns = draw.size(17, least=1), draw.size(65, least=1, largest=65)
+    arrays = {
+        "x": draw.array((draw.batch(), draw.size(7), depth)),
+        "weight": draw.array((columns, depth), dtype),
+    }
+    if draw.choice(True, False):
+        arrays["bias"] = draw.array((columns,))
+    narrow = draw.choice("float32", "bfloat16")
+    return Case(
+        arrays,
+        {"precision": narrow},
+        lambda a: (reference.linear(a["x"], a["weight"], a.get("bias")),),
+        tolerance=1e-5 if narrow == "float32" else 0.3,
+        exact=narrow == "float32",
+    )
 
 
 @op(strided=frozenset({"q", "k", "v", "bias", "out"}), optional=frozenset({"bias"}))

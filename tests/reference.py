@@ -247,6 +247,12 @@ def scheduler_step(
     return np.tensordot(matrix, np.stack(given), 1)
 
 
+def linear(x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None = None) -> Array:
+    """(..., K) times (N, K), transposed."""
+    out = x.astype(np.float64) @ weight.astype(np.float64).T
+    return out if bias is None else out + bias.astype(np.float64)
+
+
 def qk_norm_rope(
     x: NDArray[Any],
     weight: NDArray[np.float32] | None,

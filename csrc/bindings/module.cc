@@ -65,6 +65,7 @@ PYBIND11_MODULE(_core, m) {
   python::register_device_array(m);
   python::register_downscale(m);
   python::register_inverse_search(m);
+  python::register_linear(m);
   python::register_luma(m);
   python::register_planar(m);
   python::register_qk_norm_rope(m);

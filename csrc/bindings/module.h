@@ -10,6 +10,7 @@ void register_colour(pybind11::module_& m);
 void register_device_array(pybind11::module_& m);
 void register_downscale(pybind11::module_& m);
 void register_inverse_search(pybind11::module_& m);
+void register_linear(pybind11::module_& m);
 void register_luma(pybind11::module_& m);
 void register_planar(pybind11::module_& m);
 void register_qk_norm_rope(pybind11::module_& m);

@@ -83,6 +83,15 @@ def attention(
     threads: int,
     stream: int | None,
 ) -> NDArray[Any]: ...
+def linear(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    bfloat16: bool,
+    out: Any,
+    threads: int,
+    stream: int | None,
+) -> NDArray[Any]: ...
 def qk_norm_rope(
     q: Any,
     k: Any,

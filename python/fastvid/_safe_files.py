@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import io
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastvid.errors import IntegrityError, OutOfMemoryError, UnsafePathError
@@ -27,6 +31,7 @@ _NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _PATH = re.compile(rf"{_NAME}(/{_NAME}){{0,3}}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
 _MAX_ENTRIES = 1024
+_PIECE = 4 << 20
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: opening a fifo must not wait for a writer.
@@ -98,6 +103,55 @@ def read(folder: int, path: str, *, limit: int) -> bytes:
         IntegrityError: The file is missing, larger than `limit` or cannot be read.
         OutOfMemoryError: It does not fit into memory.
     """
+    with _opened(folder, path, limit) as file:
+        return file.read(limit + 1)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which file it is, and when it was last written or renamed."""
+
+    device: int
+    inode: int
+    size: int
+    written: int
+    changed: int
+
+
+def digest(folder: int, path: str, *, limit: int) -> tuple[str, Identity]:
+    """The sha256 of a file below a folder, a piece at a time, and which file that was.
+
+    Raises:
+        FastvidError: As `read`.
+    """
+    total = hashlib.sha256()
+    with _opened(folder, path, limit) as file:
+        found = _identity(os.fstat(file.fileno()))
+        buffer = memoryview(bytearray(_PIECE))
+        while count := file.readinto(buffer):
+            total.update(buffer[:count])
+    return total.hexdigest(), found
+
+
+def identity(folder: int, path: str) -> Identity:
+    """Which file a name below a folder means now.
+
+    Raises:
+        FastvidError: As `read`.
+    """
+    with _opened(folder, path, sys.maxsize) as file:
+        return _identity(os.fstat(file.fileno()))
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return Identity(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )
+
+
+@contextlib.contextmanager
+def _opened(folder: int, path: str, limit: int) -> Iterator[io.BufferedReader]:
+    """A file below a folder, opened for reading, with the errors of `read`."""
     try:
         with contextlib.ExitStack() as stack:
             parent = folder
@@ -114,7 +168,7 @@ def read(folder: int, path: str, *, limit: int) -> bytes:
                     raise IntegrityError(
                         f"{path}: size must be at most {limit} bytes, got {status.st_size}"
                     )
-                return file.read(limit + 1)
+                yield file
     except FileNotFoundError:
         raise IntegrityError(f"{path}: file is missing from the bundle") from None
     except MemoryError:

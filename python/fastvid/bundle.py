@@ -7,13 +7,14 @@ whose sha256 was compared. No kind of file that can carry code is ever opened.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ __all__ = [
     "FileSpec",
     "GenerationSpec",
     "GraphSpec",
+    "Linked",
     "Provenance",
     "QualityFigure",
     "SizeRule",
@@ -62,6 +64,7 @@ __all__ = [
 
 MANIFEST = "bundle.json"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PIECE = 4 << 20
 _MODELS = Path(__file__).parent / "models"
 
 
@@ -193,23 +196,41 @@ class Bundle:
             IntegrityError: The file is missing or not the one that the manifest names.
             UnsafePathError: The file is a link or not a regular file.
         """
-        if file not in self.files:
-            raise InputError(f"file: argument must be a file of {self.name!r}, got {file!r}")
-        spec = self.files[file]
-        try:
-            with _safe_files.open_folder(self.path) as descriptor:
-                data = _safe_files.read(descriptor, file, limit=spec.size)
-        except OSError as error:
-            raise IntegrityError(
-                f"bundle: folder {str(self.path)!r} cannot be opened: {error.strerror}"
-            ) from None
-        actual = hashlib.sha256(data).hexdigest()
-        if actual != spec.sha256:
-            raise IntegrityError(
-                f"{self.name}: sha256 of {file} must be {spec.sha256}, got {actual}",
-                hint="the file was changed or cut; install or download the model again",
-            )
+        with self._folder(file) as descriptor:
+            data = _safe_files.read(descriptor, file, limit=self.files[file].size)
+        self._compare(file, hashlib.sha256(data).hexdigest())
         return data
+
+    def check(self, file: str) -> _safe_files.Identity:
+        """Verifies one file a piece at a time, for files that are mapped and not read.
+
+        Args:
+            file: A key of `files`.
+
+        Returns:
+            Which file it was, for `require_unchanged`.
+
+        Raises:
+            FastvidError: As `read`.
+        """
+        with self._folder(file) as descriptor:
+            found, which = _safe_files.digest(descriptor, file, limit=self.files[file].size)
+        self._compare(file, found)
+        return which
+
+    def require_unchanged(self, file: str, which: _safe_files.Identity) -> None:
+        """Says that a file is still the one that `check` verified.
+
+        Raises:
+            IntegrityError: It was written to, or another one has its name.
+        """
+        with self._folder(file) as descriptor:
+            if _safe_files.identity(descriptor, file) == which:
+                return
+        raise IntegrityError(
+            f"{self.name}: {file} must not be changed while it is loaded",
+            hint="load the model again when nothing writes to its folder",
+        )
 
     def verify(self) -> None:
         """Reads every file and compares its sha256.
@@ -219,7 +240,33 @@ class Bundle:
             UnsafePathError: A file is a link or not a regular file.
         """
         for file in self.files:
-            self.read(file)
+            self.check(file)
+
+    @contextlib.contextmanager
+    def _folder(self, file: str) -> Iterator[int]:
+        if file not in self.files:
+            raise InputError(f"file: argument must be a file of {self.name!r}, got {file!r}")
+        try:
+            with _safe_files.open_folder(self.path) as descriptor:
+                yield descriptor
+        except OSError as error:
+            raise IntegrityError(
+                f"bundle: folder {str(self.path)!r} cannot be opened: {error.strerror}"
+            ) from None
+
+    def _compare(self, file: str, actual: str) -> None:
+        if actual != self.files[file].sha256:
+            raise IntegrityError(
+                f"{self.name}: sha256 of {file} must be {self.files[file].sha256}, got {actual}",
+                hint="the file was changed or cut; install or download the model again",
+            )
+
+
+@dataclass(frozen=True)
+class Linked:
+    """A file of a new bundle that need not be copied, because nothing writes to it any more."""
+
+    path: Path
 
 
 def shipped() -> dict[str, Path]:
@@ -295,7 +342,7 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
 def write_bundle(
     folder: str | os.PathLike[str],
     manifest: Mapping[str, Any],
-    files: Mapping[str, bytes | os.PathLike[str]],
+    files: Mapping[str, bytes | os.PathLike[str] | Linked],
     *,
     overwrite: bool = False,
 ) -> Bundle:
@@ -307,7 +354,8 @@ def write_bundle(
     Args:
         folder: Where the bundle goes; its parent must exist.
         manifest: `bundle.json` without `format_version` and `files`, which are filled in.
-        files: Contents or source path of each file by its name in the folder.
+        files: Contents or source path of each file by its name in the folder. A file that is
+            `Linked` takes no space where the disk allows; others are copied.
         overwrite: Whether a bundle that is already there may be replaced.
 
     Returns:
@@ -329,7 +377,10 @@ def write_bundle(
         temporary.mkdir()
         _write_files(temporary, manifest, files)
         bundle = Bundle.load(temporary)
-        bundle.verify()
+        for path, source in files.items():
+            # The others' digests are already those of what was written.
+            if isinstance(source, bytes):
+                bundle.check(path)
         swap_in(temporary, target)
     except OSError as error:
         raise output_error(f"folder: {str(target)!r}", error) from error
@@ -360,13 +411,23 @@ def swap_in(temporary: Path, target: Path) -> None:
 
 
 def _write_files(
-    folder: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes | os.PathLike[str]]
+    folder: Path,
+    manifest: Mapping[str, Any],
+    files: Mapping[str, bytes | os.PathLike[str] | Linked],
 ) -> None:
     specs = {}
     for path, source in files.items():
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-        specs[path] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-        _write_synced(folder / path, data)
+        if isinstance(source, bytes):
+            _write_synced(folder / path, source)
+            specs[path] = {"sha256": hashlib.sha256(source).hexdigest(), "size": len(source)}
+            continue
+        linked = isinstance(source, Linked)
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        place(source.path if isinstance(source, Linked) else Path(source), target, link=linked)
+        with _safe_files.open_folder(folder) as descriptor:
+            found, which = _safe_files.digest(descriptor, path, limit=_manifest.MAX_FILE_BYTES)
+        specs[path] = {"sha256": found, "size": which.size}
     complete = {"format_version": FORMAT_VERSION, **manifest, "files": specs}
     try:
         text = json.dumps(complete, indent=2, ensure_ascii=False, allow_nan=False)
@@ -374,6 +435,33 @@ def _write_files(
     except (TypeError, ValueError) as error:
         raise ManifestError(f"manifest: values must be JSON: {error}") from None
     _write_synced(folder / MANIFEST, data)
+
+
+def place(source: Path, target: Path, *, link: bool) -> bool:
+    """Puts a file into a folder.
+
+    Args:
+        source: The file; a symbolic link means what it leads to.
+        target: Its new name, which is free.
+        link: Whether both names may mean the same file, where the disk allows.
+
+    Returns:
+        Whether they do.
+
+    Raises:
+        OSError: It cannot be read or written.
+    """
+    source = source.resolve()
+    if link:
+        # Another disk, or one without hard links.
+        with contextlib.suppress(OSError):
+            os.link(source, target)
+            return True
+    with source.open("rb") as original, target.open("wb") as copy:
+        shutil.copyfileobj(original, copy, _PIECE)
+        copy.flush()
+        os.fsync(copy.fileno())
+    return False
 
 
 def _write_synced(path: Path, data: bytes) -> None:

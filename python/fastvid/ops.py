@@ -28,6 +28,7 @@ from fastvid._ops.attention import (
 from fastvid._ops.colour import rgb_to_yuv, yuv_to_rgb
 from fastvid._ops.frames import downscale, luma_to_rgb, planar_to_rgb, rgb_to_luma, rgb_to_planar
 from fastvid._ops.noise import randn, scheduler_step
+from fastvid._ops.products import linear
 from fastvid._ops.warping import (
     inverse_search,
     softmax_splat,
@@ -40,6 +41,7 @@ __all__ = [
     "attention",
     "downscale",
     "inverse_search",
+    "linear",
     "luma_to_rgb",
     "planar_to_rgb",
     "qk_norm_rope",

@@ -69,10 +69,17 @@ def attended(**to: Any) -> tuple[Any, ...]:
     return tokens(**to), tokens(n=7, seed=1, **to), tokens(n=7, seed=2, **to), bias
 
 
+def multiplied() -> tuple[Any, Any]:
+    """A weight of nine rows, and its bias."""
+    weight = tokens(n=9, heads=1, seed=1)[0, :, 0]
+    return weight, weight.sum(1)
+
+
 # By op: arguments of the operator, as the compiled op takes them.
 ARGUMENTS: dict[str, Callable[[], tuple[Any, ...]]] = {
     "attention": lambda: (*attended(), True, 0.5),
     "qk_norm_rope": lambda: (*turning(), "full", "interleaved", 1e-6),
+    "linear": lambda: (tokens()[0], *multiplied(), True),
     "rgb_to_planar": lambda: (frames(),),
     "planar_to_rgb": lambda: (images(),),
     "rgb_to_luma": lambda: (frames(),),

@@ -13,13 +13,14 @@ import pytest
 from op_cases import OPS, Array, Case, Draw, Op, usual
 
 from fastvid import _core
-from fastvid.errors import InputError
+from fastvid.errors import InputError, NoDeviceError
 
 pytestmark = pytest.mark.cuda
 
 # Documented as equal bits on every processor and device.
 SAME_BITS = {"randn", "scheduler_step", "rgb_to_planar", "planar_to_rgb"}
 DRAWS = 30
+NAMES = sorted(name for name, op in OPS.items() if op.cuda)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def compare(op: Op, case: Case, found: Sequence[Array], right: Sequence[Array]) 
 
 
 @pytest.mark.parametrize("number", range(DRAWS))
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_device_computes_what_the_cpu_does(torch: Any, name: str, number: int) -> None:
     op = OPS[name]
     case = op.make(Drawn(number))
@@ -101,7 +102,7 @@ def test_the_device_computes_what_the_cpu_does(torch: Any, name: str, number: in
     compare(op, case, on_device(torch, op, case, template), template)
 
 
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", NAMES)
 def test_large_pictures_are_computed_completely(torch: Any, name: str) -> None:
     class Large(Draw):
         def batch(self) -> int:
@@ -116,7 +117,7 @@ def test_large_pictures_are_computed_completely(torch: Any, name: str) -> None:
     compare(op, case, on_device(torch, op, case, template), template)
 
 
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_batch_may_be_larger_than_a_grid(torch: Any, name: str) -> None:
     op = OPS[name]
     case = op.make(ManyBatches())
@@ -124,7 +125,7 @@ def test_a_batch_may_be_larger_than_a_grid(torch: Any, name: str) -> None:
     compare(op, case, on_device(torch, op, case, template), template)
 
 
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", NAMES)
 def test_work_goes_to_the_stream_it_is_given(torch: Any, name: str) -> None:
     op = OPS[name]
     case = op.make(usual())
@@ -135,7 +136,7 @@ def test_work_goes_to_the_stream_it_is_given(torch: Any, name: str) -> None:
         compare(op, case, on_device(torch, op, case, template), template)
 
 
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_call_can_be_captured_in_a_graph(torch: Any, name: str) -> None:
     op = OPS[name]
     case = op.make(usual())
@@ -154,7 +155,7 @@ def test_a_call_can_be_captured_in_a_graph(torch: Any, name: str) -> None:
     compare(op, case, tuple(map(to_host, outputs, template)), template)
 
 
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", NAMES)
 def test_arrays_on_two_devices_are_refused(torch: Any, name: str) -> None:
     op = OPS[name]
     case = op.make(usual())
@@ -172,3 +173,11 @@ def test_arrays_on_two_devices_are_refused(torch: Any, name: str) -> None:
         mixed[argument] = arrays[argument]
         with pytest.raises(InputError, match=f"^{name}: .*one device"):
             op(case, mixed, op.pack(outputs))
+
+
+@pytest.mark.parametrize("name", sorted(set(OPS) - set(NAMES)))
+def test_what_has_no_kernel_says_so(torch: Any, name: str) -> None:
+    op = OPS[name]
+    case = op.make(usual())
+    with pytest.raises(NoDeviceError, match=f"^{name}: there is no CUDA kernel"):
+        on_device(torch, op, case, op.allocate(case))

@@ -62,6 +62,8 @@ struct Description {
   std::vector<Result> outputs;
   std::vector<Attribute> attributes{};
   void (*compute)(const Call&);
+  // Whether there are CUDA kernels, in builds that have any.
+  bool cuda = true;
 };
 
 // One run of one node.

@@ -90,7 +90,7 @@ OrtStatus* add_ops(OrtCustomOpDomain* domain) {
   for (const Op* op : all_ops()) {
     if (auto* status = add(op->cpu())) return status;
     // Without kernels the nodes of a CUDA session run on the CPU.
-    if (!cuda::compiled()) continue;
+    if (!cuda::compiled() || !op->cuda().description->cuda) continue;
     if (auto* status = add(op->cuda())) return status;
   }
   return nullptr;

@@ -3,7 +3,7 @@
 
 namespace fastvid {
 
-// The last is the third with AVX-512 BF16, of which only attention has a copy.
+// The last is the third with AVX-512 BF16, of which attention and linear have a copy.
 enum class Isa { kBaseline, kAvx2, kAvx512, kAvx512Bf16 };
 
 // The best set this machine runs, or the one FASTVID_CPU_ISA names (baseline, avx2, avx512,

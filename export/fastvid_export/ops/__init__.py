@@ -15,6 +15,7 @@ from fastvid_export.ops.frames import (
     rgb_to_planar,
 )
 from fastvid_export.ops.noise import scheduler_step
+from fastvid_export.ops.products import linear
 from fastvid_export.ops.splatting import softmax_splat
 from fastvid_export.ops.temporal import temporal_attention
 from fastvid_export.ops.warping import inverse_search, warp, warp_blend
@@ -23,6 +24,7 @@ __all__ = [
     "attention",
     "downscale",
     "inverse_search",
+    "linear",
     "luma_to_rgb",
     "onnx_translations",
     "planar_to_rgb",

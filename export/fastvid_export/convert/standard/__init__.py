@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from fastvid_export.convert import roles
-from fastvid_export.convert.standard import attention, frames, search
+from fastvid_export.convert.standard import attention, frames, products, search
 from fastvid_export.convert.standard.builder import Builder
 from fastvid_export.errors import ExportError
 
@@ -21,6 +21,7 @@ WRITERS: dict[str, Callable[..., list[str]]] = {
     "Attention": attention.attention,
     "Downscale": frames.downscale,
     "InverseSearch": search.inverse_search,
+    "Linear": products.linear,
     "LumaToRgb": frames.luma_to_rgb,
     "PlanarToRgb": frames.planar_to_rgb,
     "QkNormRope": attention.qk_norm_rope,
