@@ -42,6 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--threads", type=int)
     train.add_argument("--lr", type=float, help="peak learning rate")
     train.add_argument(
+        "--hold", type=float, help="share of the steps at the peak before the rate falls"
+    )
+    train.add_argument(
+        "--bfloat16-until",
+        type=float,
+        help="share of the run that computes in bfloat16, which CPUs with avx512_bf16 do faster",
+    )
+    train.add_argument(
         "--compile", action="store_true", default=None, help="let torch compile the network first"
     )
     train.add_argument("--validate-every", type=int, help="steps between validations")
@@ -85,7 +93,16 @@ def _train(options: argparse.Namespace) -> int:
     from fastvid_export.training import loop
 
     family = registry.family(options.model)
-    named = ("steps", "seed", "threads", "lr", "compile", "validate_every")
+    named = (
+        "steps",
+        "seed",
+        "threads",
+        "lr",
+        "hold",
+        "bfloat16_until",
+        "compile",
+        "validate_every",
+    )
     given = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     config = dataclasses.replace(family.loop(), **given)
     task = family.task(

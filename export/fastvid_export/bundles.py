@@ -62,6 +62,7 @@ def build(
     if data is not None:
         runners = {name: onnx.Runner(graph.data) for name, graph in shipped.items()}
         quality = family.measure(
+            checkpoint,
             lambda name, inputs: runners[name](inputs),
             data,
             cache or checkpoint_path.parent / "cache",

@@ -78,7 +78,9 @@ class Family(Protocol):
             ExportError: A part is missing.
         """
 
-    def measure(self, run: Run, data: Path, cache: Path) -> list[QualityFigure]:
+    def measure(
+        self, checkpoint: Checkpoint, run: Run, data: Path, cache: Path
+    ) -> list[QualityFigure]:
         """Quality of the exported graphs on held-back material, beside the simplest peer."""
 
 

@@ -49,9 +49,18 @@ GENERATE_OPTIONS = (
 
 def upscale(options: argparse.Namespace) -> int:
     """`fastvid upscale`."""
+    return _enlarge(options, options.scale)
+
+
+def restore(options: argparse.Namespace) -> int:
+    """`fastvid restore`: an upscaler of factor 1."""
+    return _enlarge(options, 1)
+
+
+def _enlarge(options: argparse.Namespace, scale: int) -> int:
     video = _open(options)
     tile = _tile(options.tile)
-    with Upscaler(options.model, scale=options.scale, tile=tile, **_work(options)) as model:
+    with Upscaler(options.model, scale=scale, tile=tile, **_work(options)) as model:
         return _save(options, video, [(model, model)])
 
 
@@ -483,6 +492,8 @@ def default_output(path: str, video: Video, source_size: tuple[int, int]) -> str
     stem, suffix = os.path.splitext(path.rstrip("/" + os.sep))
     if suffix.lower() not in (*FORMATS, ".y4m"):
         suffix = ".mp4"
+    if any(stage.name == "restore" for stage in video.stages):
+        stem += "-restored"
     if any(stage.name == "interpolate" for stage in video.stages):
         stem += f"-{float(video.info.fps):.5g}fps"
     if video.info.width != source_size[0]:

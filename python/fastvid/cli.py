@@ -124,6 +124,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
         return sub
 
     _upscale_arguments(add("upscale", "Make a video larger."))
+    _restore_arguments(add("restore", "Denoise, deblock and sharpen a video at its own size."))
     _interpolate_arguments(add("interpolate", "Raise the frame rate of a video."))
     _generate_arguments(add("generate", "Draw a video from a text."))
     _run_arguments(add("run", "Interpolate and upscale in one pass over the file."))
@@ -179,6 +180,13 @@ def _upscale_arguments(parser: argparse.ArgumentParser) -> None:
     _file_arguments(parser)
     parser.add_argument("--scale", type=int, default=2, metavar="N", help="factor (default 2)")
     parser.add_argument("--model", default="fast", help="shipped name or folder (default fast)")
+    _tile_argument(parser)
+    _work_arguments(parser)
+
+
+def _restore_arguments(parser: argparse.ArgumentParser) -> None:
+    _file_arguments(parser)
+    parser.add_argument("--model", default="real", help="shipped name or folder (default real)")
     _tile_argument(parser)
     _work_arguments(parser)
 

@@ -35,16 +35,18 @@ _UNKNOWN_REACH = 64
 
 
 class Upscaler(Model):
-    """Makes frames larger with a trained network.
+    """Makes frames larger, or restores them, with a trained network.
 
     A frame can pass in pieces that overlap by as much as the network looks, which takes less
     memory and gives the pixels of the whole. How far that is comes from the graph; where it does
     not say, 64 pixels are taken.
 
     Args:
-        model: `"fast"`, the full name of a shipped model, or a folder that holds a bundle.
-        scale: Factor of both sides: the model's own, or a power of it up to 16, for which the
-            network runs more than once.
+        model: The class of a shipped model, its full name, or a folder that holds a bundle.
+            `"fast"` keeps up with video and `"quality"` takes its time, both for clean pictures;
+            `"real"` is for compressed and noisy video.
+        scale: Factor of both sides: one that the class has, or a power of it up to 16, for which
+            the network runs more than once. 1, of `"real"`, restores: the size stays.
         device: `"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`; only `"auto"` may fall back to the CPU.
         backend: `"auto"`, `"onnxruntime"`, `"tensorrt"`, or `EngineOptions` of
             `fastvid.backends.tensorrt`.
@@ -64,7 +66,7 @@ class Upscaler(Model):
     """
 
     name = "upscale"
-    """The stage's word in reports and progress displays."""
+    """The stage's word in reports and progress displays; `restore` at scale 1."""
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class Upscaler(Model):
         assert bundle.scale is not None
         self._step: int = bundle.scale
         self._scale: int = self._step**self._passes
+        self.name = "restore" if self._scale == 1 else "upscale"
         self._tile = tile
         self._session = self._graph("upscale")
         # Pieces of at most so many pixels, by the size of the frame, that "auto" has found.

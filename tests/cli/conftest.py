@@ -22,6 +22,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     bundles.upscaler(folder / "up")
     bundles.upscaler(folder / "up3", scale=3)
+    bundles.upscaler(folder / "up1", scale=1)
     bundles.interpolator(folder / "ip")
     return folder
 

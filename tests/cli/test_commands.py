@@ -47,6 +47,21 @@ def test_upscale_keeps_pictures(run: Run, models: Path, source: Path, tmp_path: 
     assert np.abs(found.astype(int) - expected).max() <= 3
 
 
+def test_restore_keeps_the_size_and_says_so_in_the_name(
+    run: Run, models: Path, source: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "clip.mkv"
+    copy.write_bytes(source.read_bytes())
+    code, out, _ = run("restore", copy, "--model", models / "up1", "--codec", "lossless", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["path"] == str(tmp_path / "clip-restored.mkv")
+    assert set(result["busy"]) == {"decode", "restore", "encode"}
+    found, expected = Video.open(result["path"]).frames(), Video.open(source).frames()
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 3
+
+
 def test_interpolate_to_a_broadcast_rate(
     run: Run, facts: Facts, models: Path, source: Path, tmp_path: Path
 ) -> None:

@@ -122,7 +122,9 @@ class GeneratorFamily:
             files={"tokenizer.json": tokenizer.to_str().encode()},
         )  # fmt: skip
 
-    def measure(self, run: Run, data: Path, cache: Path) -> list[QualityFigure]:
+    def measure(
+        self, checkpoint: Checkpoint, run: Run, data: Path, cache: Path
+    ) -> list[QualityFigure]:
         """PSNR of held-out scenes after the autoencoder's graphs; the rest needs the runtime."""
         values = []
         for i in range(16):

@@ -112,7 +112,9 @@ class InterpolatorFamily:
             credits=tuple(material.credit_entries()),
         )
 
-    def measure(self, run: Run, data: Path, cache: Path) -> list[QualityFigure]:
+    def measure(
+        self, checkpoint: Checkpoint, run: Run, data: Path, cache: Path
+    ) -> list[QualityFigure]:
         """PSNR of the graphs on held-back triplets, beside frame averaging."""
         s = InterpolationData()
         prepare(data, cache, seed=s.seed, real=s.real, drawn=s.drawn, valid=s.valid)

@@ -10,21 +10,37 @@ import numpy as np
 from PIL import Image
 
 from fastvid.bundle import QualityFigure
+from fastvid.errors import InputError
 from fastvid_export.families import settings as options_of
-from fastvid_export.models.upscaler import UpscaleGraph, UpscalerNet, UpscalerOptions
+from fastvid_export.models.upscaler import UpscaleGraph, UpscalerNet, UpscalerOptions, WithColour
 from fastvid_export.onnx import Arrays, GraphPlan, Port
 from fastvid_export.registry import BundlePlan, Frames, Run
-from fastvid_export.training import material
+from fastvid_export.training import material, restoration
 from fastvid_export.training.checkpoint import Checkpoint
 from fastvid_export.training.loop import LoopConfig
+from fastvid_export.training.restoration import RestorationTask
 from fastvid_export.training.upscaling import (
     UpscalerTask,
     UpscalingData,
-    halve,
+    even,
     held_back_pictures,
     luma,
     luma_psnr,
+    reduced,
 )
+
+KINDS: dict[str, dict[str, Any]] = {
+    "fast": {"channels": 16, "depth": 4, "block": 1, "slope": 0.1, "patch": 48},
+    "quality": {"channels": 32, "depth": 12, "block": 1, "slope": 0.1, "patch": 48},
+    "real": {"channels": 48, "depth": 8, "block": 2, "slope": 0.1, "colour": "yes", "patch": 64},
+}
+"""Classes of upscalers, and the settings that are theirs unless said otherwise."""
+_TITLES = {
+    "fast": "Real-time super-resolution",
+    "quality": "Super-resolution",
+    "real": "Super-resolution of compressed and noisy video",
+}
+_SCALES = range(1, 5)
 
 
 class UpscalerFamily:
@@ -36,83 +52,156 @@ class UpscalerFamily:
         """SOAP at a high rate: 0.1 to 0.2 dB above Adam after the same time."""
         return LoopConfig(steps=40_000, optimizer="soap", lr=3e-3)
 
-    def task(self, data: Path, cache: Path, settings: dict[str, Any]) -> UpscalerTask:
+    def task(
+        self, data: Path, cache: Path, settings: dict[str, Any]
+    ) -> UpscalerTask | RestorationTask:
         """Settings are the fields of `UpscalerOptions` and `UpscalingData`."""
-        settings = dict(settings)
+        kind = str(settings.get("kind", "fast"))
+        if kind not in KINDS:
+            raise InputError(f"kind: setting must be one of {', '.join(KINDS)}, got {kind!r}")
+        settings = {**KINDS[kind], **settings}
         options = options_of.fill(UpscalerOptions, settings)
         sampling = options_of.fill(UpscalingData, settings)
         options_of.refuse_rest(settings)
-        return UpscalerTask(options, sampling, data=data, cache=cache)
+        if options.scale not in _SCALES or (options.scale == 1 and kind != "real"):
+            offered = ", ".join(str(s) for s in _SCALES if s > 1 or kind == "real")
+            raise InputError(
+                f"scale: setting must be one of {offered} for kind {kind}, got {options.scale}"
+            )
+        if options.colour != (kind == "real"):
+            raise InputError("colour: setting must be yes for kind real and no for the others")
+        task = RestorationTask if kind == "real" else UpscalerTask
+        return task(options, sampling, data=data, cache=cache)
 
     def plan(
         self, checkpoint: Checkpoint, frames: Frames, parts: Mapping[str, Checkpoint]
     ) -> BundlePlan:
-        """The graph `upscale` on frames; the luma network alone is checked in floats."""
+        """The graph `upscale` on frames; the network alone is checked in floats."""
         net = UpscalerNet(UpscalerOptions(**checkpoint.options))
         net.load_state_dict(checkpoint.ema)
         net = net.folded()
+        options = net.options
         rng = np.random.default_rng(0)
         random = [
             rng.integers(0, 256, shape, np.uint8) for shape in ((2, 54, 96, 3), (1, 16, 10, 3))
         ]
-        real = [_even(frame)[None] for frame in frames[:2]]
-        as_frames = {"random": random, "real": real}
+        as_frames = {"random": random, "real": [_even(frame)[None] for frame in frames[:2]]}
         upscale = GraphPlan(
             "upscale",
             UpscaleGraph(net),
             (Port("frames", "uint8", ("N", "H", "W", 3)),),
-            (Port("upscaled", "uint8", ("N", "2*H", "2*W", 3)),),
+            (Port("upscaled", "uint8", ("N", *_sides(options.scale), 3)),),
             {kind: [{"frames": x} for x in arrays] for kind, arrays in as_frames.items()},
-        )
-        network = GraphPlan(
-            "luma",
-            net,
-            (Port("luma", "float32", ("N", 1, "H", "W"), (0.0, 1.0)),),
-            (Port("large", "float32", ("N", 1, "2*H", "2*W"), (0.0, 1.0)),),
-            {kind: [_luma_sample(x) for x in arrays] for kind, arrays in as_frames.items()},
         )
         parameters = sum(p.numel() for p in net.parameters())
         return BundlePlan(
-            name="upscaler-fast-x2",
+            name=f"upscaler-{options.kind}-x{options.scale}",
             manifest={
                 "task": "upscaler",
-                "description": (
-                    f"Real-time super-resolution x2: a luma network of {parameters} parameters on "
-                    "2x2 blocks, chroma resized bilinearly."
-                ),
+                "description": _description(options, parameters),
                 "licence": "Apache-2.0",
-                "scale": net.scale,
+                "scale": options.scale,
                 "size_rule": {"minimum": 2, "multiple_of": 2, "padding": "edge"},
             },
             graphs=(upscale,),
-            float_checks=(network,),
+            float_checks=(_float_check(net, as_frames),),
             weights="Trained from scratch by the fastvid authors on the CPU.",
             training_data=material.titles_used(),
             credits=tuple(material.credit_entries()),
         )
 
-    def measure(self, run: Run, data: Path, cache: Path) -> list[QualityFigure]:
-        """PSNR of the graph's luma on held-back pictures beside bicubic, by the usual protocol."""
-        pictures = held_back_pictures(data, cache)
-        figures: dict[tuple[str, str], list[float]] = {}
-        for name in pictures:
-            truth = np.asarray(pictures[name])
-            small = halve(Image.fromarray(truth))
-            ours = run("upscale", {"frames": np.asarray(small)[None]})["upscaled"][0]
-            bicubic = small.resize((truth.shape[1], truth.shape[0]), Image.Resampling.BICUBIC)
-            kind = name.split(":")[0]
-            for method, image in (("", ours), (" of bicubic", np.asarray(bicubic))):
-                figure = luma_psnr(luma(image), luma(truth))
-                figures.setdefault((kind, method), []).append(figure)
-        return [
-            QualityFigure(
-                metric=f"luma PSNR{method}",
-                data=f"{len(values)} pictures of held-back {kind}s, halved bicubically",
-                value=round(float(np.mean(values)), 3),
-                unit="dB",
-            )
-            for (kind, method), values in sorted(figures.items())
-        ]
+    def measure(
+        self, checkpoint: Checkpoint, run: Run, data: Path, cache: Path
+    ) -> list[QualityFigure]:
+        """Luma PSNR beside bicubic on held-back material; of `real` on degraded clips."""
+        options = UpscalerOptions(**checkpoint.options)
+        if options.kind == "real":
+            return _degraded_quality(run, data, cache, options.scale)
+        return _standard_quality(run, data, cache, options.scale)
+
+
+def _standard_quality(run: Run, data: Path, cache: Path, scale: int) -> list[QualityFigure]:
+    """PSNR on pictures that were reduced bicubically, by the usual protocol."""
+    pictures = held_back_pictures(data, cache)
+    figures: dict[tuple[str, str], list[float]] = {}
+    for name in pictures:
+        truth = np.asarray(even(Image.fromarray(np.asarray(pictures[name])), 2 * scale))
+        small = reduced(Image.fromarray(truth), scale)
+        ours = run("upscale", {"frames": np.asarray(small)[None]})["upscaled"][0]
+        bicubic = small.resize((truth.shape[1], truth.shape[0]), Image.Resampling.BICUBIC)
+        kind = name.split(":")[0]
+        for method, image in (("", ours), (" of bicubic", np.asarray(bicubic))):
+            figure = luma_psnr(luma(image), luma(truth), border=scale)
+            figures.setdefault((kind, method), []).append(figure)
+    how = "halved bicubically" if scale == 2 else f"reduced {scale} times bicubically"
+    return [
+        QualityFigure(
+            metric=f"luma PSNR{method}",
+            data=f"{len(values)} pictures of held-back {kind}s, {how}",
+            value=round(float(np.mean(values)), 3),
+            unit="dB",
+        )
+        for (kind, method), values in sorted(figures.items())
+    ]
+
+
+def _degraded_quality(run: Run, data: Path, cache: Path, scale: int) -> list[QualityFigure]:
+    """PSNR and flicker on clips that were degraded, beside bicubic or the input itself."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for sample in restoration.held_back(data, cache, scale):
+        ours = run("upscale", {"frames": sample.small})["upscaled"]
+        plain = restoration.enlarged(sample.small, scale)
+        figures = restoration.compared(luma(ours), luma(plain), luma(sample.truth), scale)
+        for metric, value in figures.items():
+            found.setdefault((metric, sample.name.split(":")[0]), []).append(value)
+    other = "the input" if scale == 1 else "bicubic"
+    metrics = {
+        "psnr": ("luma PSNR", "dB"),
+        "gain": (f"luma PSNR above {other}", "dB"),
+        "flicker_share": (f"flicker, as a share of that of {other}", ""),
+    }
+    return [
+        QualityFigure(
+            metric=metrics[metric][0],
+            data=f"{len(values)} held-back clips, {kind}",
+            value=round(float(np.mean(values)), 3),
+            unit=metrics[metric][1],
+        )
+        for (metric, kind), values in sorted(found.items())
+        if metric in metrics
+    ]
+
+
+def _description(options: UpscalerOptions, parameters: int) -> str:
+    if options.scale == 1:
+        return (
+            f"Restoration of compressed and noisy video: a network of {parameters} parameters on "
+            "luma and chroma that denoises, deblocks and sharpens."
+        )
+    colour = "chroma corrected at the input's size" if options.colour else "chroma resized"
+    return (
+        f"{_TITLES[options.kind]} x{options.scale}: a network of {parameters} parameters on luma, "
+        f"{colour} bilinearly."
+    )
+
+
+def _float_check(net: UpscalerNet, as_frames: dict[str, list[np.ndarray]]) -> GraphPlan:
+    luma_in = Port("luma", "float32", ("N", 1, "H", "W"), (0.0, 1.0))
+    luma_out = Port("large", "float32", ("N", 1, *_sides(net.options.scale)), (0.0, 1.0))
+    samples = {kind: [_planes(x) for x in arrays] for kind, arrays in as_frames.items()}
+    if not net.options.colour:
+        only = {kind: [{"luma": x["luma"]} for x in sets] for kind, sets in samples.items()}
+        return GraphPlan("luma", net, (luma_in,), (luma_out,), only)
+    colour_in, colour_out = (
+        Port(name, "float32", ("N", 2, "H", "W"), (-0.5, 0.5)) for name in ("chroma", "corrected")
+    )
+    return GraphPlan(
+        "network", WithColour(net), (luma_in, colour_in), (luma_out, colour_out), samples
+    )
+
+
+def _sides(scale: int) -> tuple[str, str]:
+    return ("H", "W") if scale == 1 else (f"{scale}*H", f"{scale}*W")
 
 
 def _even(frame: np.ndarray) -> np.ndarray:
@@ -120,5 +209,11 @@ def _even(frame: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(frame[:height, :width])
 
 
-def _luma_sample(frames: np.ndarray) -> Arrays:
-    return {"luma": (luma(frames) / 255.0).astype(np.float32)[:, None]}
+def _planes(frames: np.ndarray) -> Arrays:
+    """Luma and chroma of uint8 frames, as `ops.rgb_to_luma` splits them."""
+    grey = luma(frames) / 255.0
+    chroma = [(frames[..., 2] / 255.0 - grey) / 1.772, (frames[..., 0] / 255.0 - grey) / 1.402]
+    return {
+        "luma": grey.astype(np.float32)[:, None],
+        "chroma": np.stack(chroma, 1).astype(np.float32),
+    }

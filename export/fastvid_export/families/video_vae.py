@@ -42,6 +42,8 @@ class VideoVaeFamily:
         """Refuses: there is no task for an autoencoder alone."""
         raise ExportError("bundle: a video-vae is not a model of its own; bundle the generator")
 
-    def measure(self, run: Run, data: Path, cache: Path) -> list[QualityFigure]:
+    def measure(
+        self, checkpoint: Checkpoint, run: Run, data: Path, cache: Path
+    ) -> list[QualityFigure]:
         """Nothing: see `plan`."""
         return []

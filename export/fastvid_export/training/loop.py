@@ -194,7 +194,9 @@ class _Trainer:
         self.best_score = -math.inf
 
     def restore(self, state: ckpt.Checkpoint) -> None:
-        if state.options != ckpt.option_dict(self.task.options) or state.seed != self.config.seed:
+        # A run from before an option existed had its default.
+        same = type(self.task.options)(**state.options) == self.task.options
+        if not same or state.seed != self.config.seed:
             raise CheckpointError(
                 f"train: options and seed must be those of the run, {state.options} with seed "
                 f"{state.seed}, got {ckpt.option_dict(self.task.options)} with {self.config.seed}"

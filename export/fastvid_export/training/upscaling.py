@@ -39,7 +39,7 @@ class UpscalingData:
 
 
 class UpscalerTask:
-    """Trains `UpscalerNet` on pairs of a picture and its antialiased bicubic half.
+    """Trains `UpscalerNet` on pairs of a picture and its antialiased bicubic reduction.
 
     Implements `fastvid_export.training.loop.Task`.
 
@@ -74,12 +74,15 @@ class UpscalerTask:
         """Builds or opens the pairs."""
         photos = material.photos(self.data, held_back=False)
         clips = material.clips(self.data, held_back=False)
+        scale = self.options.scale
         recipe = {
             "factors": _PHOTO_FACTORS,
             "frames": _FRAMES_PER_CLIP,
             "files": [p.name for p in photos + clips],
+            "scale": scale,
         }
-        self._bank = open_or_build(self.cache / "pairs", recipe, _training_pairs(photos, clips))
+        path = self.cache / f"pairs-x{scale}"
+        self._bank = open_or_build(path, recipe, _training_pairs(photos, clips, scale))
         self._held_back = held_back_pictures(self.data, self.cache)
         self._names = sorted(n.removesuffix(":high") for n in self._bank if n.endswith(":high"))
         # Between one draw per picture and one per pixel: large pictures are mostly smooth.
@@ -88,15 +91,15 @@ class UpscalerTask:
         self._weights = weights / weights.sum()
 
     def batch(self, rng: np.random.Generator) -> Batch:
-        """`low` (N, 1, S, S) and `high` (N, 1, 2S, 2S), uint8 luma, turned and mirrored."""
+        """`low` (N, 1, S, S) and `high` (N, 1, sS, sS), uint8 luma, turned and mirrored."""
         assert self._bank is not None
-        side, size = self.settings.patch, self.settings.batch
+        side, size, scale = self.settings.patch, self.settings.batch, self.options.scale
         low = np.empty((size, 1, side, side), np.uint8)
-        high = np.empty((size, 1, 2 * side, 2 * side), np.uint8)
+        high = np.empty((size, 1, scale * side, scale * side), np.uint8)
         for i, k in enumerate(rng.choice(len(self._names), size, p=self._weights)):
-            small, large = _crop(self._bank, self._names[k], side, rng)
+            small, large = _crop(self._bank, self._names[k], side, scale, rng)
             turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-            low[i, 0], high[i, 0] = _turn(small, turns, flip), _turn(large, turns, flip)
+            low[i, 0], high[i, 0] = turned(small, turns, flip), turned(large, turns, flip)
         return {"low": torch.from_numpy(low), "high": torch.from_numpy(high)}
 
     def loss(
@@ -112,7 +115,8 @@ class UpscalerTask:
         """See `validate` below."""
         if self._held_back is None:
             self._held_back = held_back_pictures(self.data, self.cache)
-        return validate(model, self._held_back, samples / f"step_{step:06d}.png")
+        sheet = samples / f"step_{step:06d}.png"
+        return validate(model, self._held_back, sheet, self.options.scale)
 
     def score(self, metrics: dict[str, float]) -> float:
         """Photos and clips count the same."""
@@ -124,12 +128,13 @@ def luma(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     return image.astype(np.float64) @ _LUMA
 
 
-def halve(image: Image.Image) -> Image.Image:
-    """Antialiased bicubic half of an RGB image whose sides are even: the model of degradation."""
-    return image.resize((image.width // 2, image.height // 2), Image.Resampling.BICUBIC)
+def reduced(image: Image.Image, scale: int) -> Image.Image:
+    """Antialiased bicubic reduction by a whole factor, of which the sides are multiples."""
+    size = (image.width // scale, image.height // scale)
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
-def even(image: Image.Image, multiple: int = 4) -> Image.Image:
+def even(image: Image.Image, multiple: int) -> Image.Image:
     """The image without the last rows and columns that exceed a multiple of `multiple`."""
     width, height = (side - side % multiple for side in image.size)
     return image.crop((0, 0, width, height))
@@ -143,19 +148,23 @@ def held_back_pictures(data: Path, cache: Path) -> ArrayBank:
     return open_or_build(cache / "held_back", recipe, _validation_pictures(photos, clips))
 
 
-def validate(model: nn.Module, pictures: ArrayBank, sheet: Path | None) -> dict[str, float]:
-    """PSNR of limited-range luma, two pixels of border left out, beside bicubic; mean per kind."""
+def validate(
+    model: nn.Module, pictures: ArrayBank, sheet: Path | None, scale: int
+) -> dict[str, float]:
+    """PSNR of limited-range luma, `scale` pixels of border left out, beside bicubic, per kind."""
     figures: dict[str, list[float]] = {}
     tiles = []
     for name in pictures:
-        picture = Image.fromarray(np.asarray(pictures[name]))
-        small = halve(picture)
+        picture = even(Image.fromarray(np.asarray(pictures[name])), 2 * scale)
+        small = reduced(picture, scale)
         truth = _tensor(luma(np.asarray(picture)))
         bicubic = _tensor(luma(np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC))))
         restored = model(_tensor(luma(np.asarray(small)))).clamp(0, 1)
         kind = name.split(":")[0] + "s"
         for key, value in (("psnr", restored), ("bicubic", bicubic)):
-            figure = luma_psnr(value[0, 0].numpy() * 255.0, truth[0, 0].numpy() * 255.0)
+            figure = luma_psnr(
+                value[0, 0].numpy() * 255.0, truth[0, 0].numpy() * 255.0, border=scale
+            )
             figures.setdefault(f"{kind}_{key}", []).append(figure)
         tiles.append([bicubic, restored, truth])
     if sheet is not None:
@@ -185,7 +194,7 @@ def _tensor(plane: NDArray[np.float64]) -> Tensor:
 
 
 def _crop(
-    bank: ArrayBank, name: str, side: int, rng: np.random.Generator
+    bank: ArrayBank, name: str, side: int, scale: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The more detailed of two random crops: skies and blurred backgrounds teach little."""
     low, high = bank[f"{name}:low"], bank[f"{name}:high"]
@@ -200,33 +209,34 @@ def _crop(
     y, x = best
     return (
         low[y : y + side, x : x + side],
-        high[2 * y : 2 * (y + side), 2 * x : 2 * (x + side)],
+        high[scale * y : scale * (y + side), scale * x : scale * (x + side)],
     )
 
 
-def _turn(patch: NDArray[np.uint8], turns: int, flip: bool) -> NDArray[np.uint8]:
+def turned(patch: NDArray[np.uint8], turns: int, flip: bool) -> NDArray[np.uint8]:
+    """The patch (H, W, ...) turned by quarters, then mirrored if `flip`."""
     patch = np.rot90(patch, turns)
     return patch[:, ::-1] if flip else patch
 
 
-def _pair(name: str, image: Image.Image) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    image = even(image)
-    for part, picture in (("low", halve(image)), ("high", image)):
+def _pair(name: str, image: Image.Image, scale: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    image = even(image, scale)
+    for part, picture in (("low", reduced(image, scale)), ("high", image)):
         yield f"{name}:{part}", np.rint(luma(np.asarray(picture))).astype(np.uint8)
 
 
 def _training_pairs(
-    photos: list[Path], clips: list[Path]
+    photos: list[Path], clips: list[Path], scale: int
 ) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     for path in photos:
         photo = material.load_photo(path)
         for factor in _PHOTO_FACTORS:
-            yield from _pair(f"{path.stem}/{factor:g}", material.reduce(photo, factor))
+            yield from _pair(f"{path.stem}/{factor:g}", material.reduce(photo, factor), scale)
     for path in clips:
         for index, frame in enumerate(material.read_frames(path, step=20, count=_FRAMES_PER_CLIP)):
             factor = 1.5 if min(frame.shape[:2]) < 500 else 2.0
-            reduced = material.reduce(Image.fromarray(frame), factor)
-            yield from _pair(f"{path.stem}/{index}", reduced)
+            smaller = material.reduce(Image.fromarray(frame), factor)
+            yield from _pair(f"{path.stem}/{index}", smaller, scale)
 
 
 def _validation_pictures(
@@ -238,9 +248,9 @@ def _validation_pictures(
             image = material.reduce(photo, factor)
             left, top = (image.width - 480) // 2, (image.height - 360) // 2
             image = image.crop((left, top, left + 480, top + 360))
-            yield f"photo:{path.stem}/{factor:.2f}", np.asarray(even(image))
+            yield f"photo:{path.stem}/{factor:.2f}", np.asarray(even(image, 4))
     for path in clips:
         for index, frame in enumerate(material.read_frames(path, start=10, step=45, count=2)):
             factor = max(1.5, frame.shape[1] / 640)
-            image = even(material.reduce(Image.fromarray(frame), factor))
+            image = even(material.reduce(Image.fromarray(frame), factor), 4)
             yield f"clip:{path.stem}/{index}", np.asarray(image)
