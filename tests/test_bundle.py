@@ -60,6 +60,7 @@ def test_bundle_gives_back_what_was_written(folder: Path) -> None:
     assert model.provenance.settings["rate"] == 1e-3
     assert model.quality[0].value == 31.5
     assert (model.precision, model.fidelity[0].psnr) == ("float16", 61.5)
+    assert (model.precisions[0].speed, model.precisions[0].processor) == (1.7, "avx512_bf16")
     assert {name: model.read(name) for name in model.files} == FILES
 
 

@@ -1,4 +1,4 @@
-"""`python -m fastvid_export train | prepare | bundle | credits`."""
+"""`python -m fastvid_export train | prepare | bundle | precisions | credits`."""
 
 from __future__ import annotations
 
@@ -84,6 +84,15 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument("--data", type=Path, help="material to measure quality with")
     bundle.add_argument("--cache", type=Path, help="folder of prepared material")
     bundle.set_defaults(run=_bundle)
+    precisions = commands.add_parser(
+        "precisions", help="measure a bundle in other backends and precisions, and write it there"
+    )
+    precisions.add_argument("folder", type=Path, help="of the bundle")
+    precisions.add_argument("--data", type=Path, help="a video or a folder of them [drawn scenes]")
+    precisions.add_argument("--reference", type=Path, help="the model in float32, for one in less")
+    precisions.add_argument("--rounds", type=int, default=15, help="times each is timed")
+    precisions.add_argument("--dry-run", action="store_true", help="write nothing")
+    precisions.set_defaults(run=_precisions)
     credits = commands.add_parser("credits", help="print what NOTICE must say of the material")
     credits.set_defaults(run=_credits)
     return parser
@@ -143,6 +152,22 @@ def _bundle(options: argparse.Namespace) -> int:
         cache=options.cache,
     )
     print(made.path)
+    return 0
+
+
+def _precisions(options: argparse.Namespace) -> int:
+    from fastvid.bundle import Bundle
+    from fastvid_export import precisions
+
+    bundle = Bundle.load(options.folder)
+    reference = None if options.reference is None else Bundle.load(options.reference)
+    measured = precisions.measure(
+        bundle, reference=reference, data=options.data, rounds=options.rounds
+    )
+    for row in measured:
+        print(row.to_text())
+    if not options.dry_run:
+        precisions.update(bundle, measured)
     return 0
 
 

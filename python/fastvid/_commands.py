@@ -160,8 +160,10 @@ def models(options: argparse.Namespace) -> int:
             size = f"{row['bytes'] / 1e6:.2f} MB"
             print(f"{row['name']}  {size}  {row['precision']}  {row['licence']}")
             print(f"  {row['description']}")
-            for line in (*_quality_lines(row["quality"]), *_fidelity_lines(row["fidelity"])):
-                print(f"  {line}")
+            figures = (_quality_lines, "quality"), (_fidelity_lines, "fidelity")
+            for lines, key in (*figures, (_precision_lines, "precisions")):
+                for line in lines(row[key]):
+                    print(f"  {line}")
     return 0
 
 
@@ -231,6 +233,14 @@ def _fidelity_lines(figures: Sequence[dict[str, Any]]) -> Iterator[str]:
         )
 
 
+def _precision_lines(figures: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for f in figures:
+        yield (
+            f"{f['precision']} in {f['backend']}: {f['speed']:g} times as fast as float32 in "
+            f"onnxruntime, {max(0.0, f['loss']):.3f} dB lost, on {f['processor']}, {f['data']}"
+        )
+
+
 def _model_row(name: str, path: os.PathLike[str], verify: bool) -> dict[str, Any]:
     bundle = Bundle.load(path)
     if bundle.name != name:
@@ -252,6 +262,7 @@ def _model_row(name: str, path: os.PathLike[str], verify: bool) -> dict[str, Any
             for q in bundle.quality
         ],
         "fidelity": [asdict(figure) for figure in bundle.fidelity],
+        "precisions": [asdict(figure) for figure in bundle.precisions],
     }
 
 

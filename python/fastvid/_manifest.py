@@ -344,6 +344,17 @@ _FIDELITY = _record(
     },
     {"psnr": _number},
 )
+_FIGURE = _record(
+    {
+        "precision": _one_of(PRECISIONS),
+        "backend": _one_of(("onnxruntime", "openvino")),
+        "loss": _number,
+        "speed": _number,
+        "processor": _text(NAME, maximum=64),
+        "data": _text(),
+    },
+    {"psnr": _number, "version": _text()},
+)
 _FILE = _record({"sha256": _text(SHA256, maximum=64), "size": _integer(0, MAX_FILE_BYTES)}, {})
 _MANIFEST = _record(
     {
@@ -366,6 +377,7 @@ _MANIFEST = _record(
         "generation": _GENERATION,
         "quality": _array(_QUALITY, 0, 256),
         "fidelity": _array(_FIDELITY, 0, 256),
+        "precisions": _array(_FIGURE, 0, 16),
     },
 )
 

@@ -174,6 +174,27 @@ class FidelityFigure:
 
 
 @dataclass(frozen=True)
+class PrecisionFigure:
+    """What running a bundle's graphs in a precision and a backend costs and brings, as measured."""
+
+    precision: str
+    """What products are computed in."""
+    backend: str
+    loss: float
+    """dB of PSNR against what the pictures should be that are lost to float32 in onnxruntime."""
+    speed: float
+    """How many times as fast as that it is."""
+    processor: str
+    """The machine's instruction set, as `fastvid.ops` names it, which alone is judged by it."""
+    data: str
+    """The pictures, and their size."""
+    psnr: float | None = None
+    """dB against the pictures of float32 in onnxruntime; None where they are equal."""
+    version: str = ""
+    """Of the runtime."""
+
+
+@dataclass(frozen=True)
 class FileSpec:
     """What a file of the bundle must be."""
 

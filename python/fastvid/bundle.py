@@ -27,6 +27,7 @@ from fastvid._specs import (
     FileSpec,
     GenerationSpec,
     GraphSpec,
+    PrecisionFigure,
     Provenance,
     QualityFigure,
     Scalar,
@@ -54,6 +55,7 @@ __all__ = [
     "GenerationSpec",
     "GraphSpec",
     "Linked",
+    "PrecisionFigure",
     "Provenance",
     "QualityFigure",
     "SizeRule",
@@ -99,6 +101,8 @@ class Bundle:
     quality: tuple[QualityFigure, ...] = ()
     fidelity: tuple[FidelityFigure, ...] = ()
     """What a conversion cost, graph by graph; empty for graphs that were not converted."""
+    precisions: tuple[PrecisionFigure, ...] = ()
+    """What running the graphs in other precisions and backends costs and brings, where measured."""
     format_version: int = FORMAT_VERSION
 
     @classmethod
@@ -332,6 +336,7 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
         credits=tuple(Credit(**credit) for credit in fields.pop("credits", ())),
         quality=tuple(QualityFigure(**figure) for figure in fields.pop("quality", ())),
         fidelity=tuple(FidelityFigure(**figure) for figure in fields.pop("fidelity", ())),
+        precisions=tuple(PrecisionFigure(**figure) for figure in fields.pop("precisions", ())),
         scale=None if scale is None else int(scale),
         generation=None if generation is None else generation_spec(generation),
         format_version=int(fields.pop("format_version")),

@@ -388,7 +388,7 @@ def _work_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--backend", default="auto", help="auto, onnxruntime or tensorrt")
+    parser.add_argument("--backend", default="auto", help="auto, onnxruntime, openvino or tensorrt")
     parser.add_argument(
         "--engine-size",
         action="append",

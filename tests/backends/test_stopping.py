@@ -175,4 +175,4 @@ def test_missing_runtime_names_the_pip_command(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(BackendUnavailableError, match=r"pip install 'fastvid-sdk\[cpu\]'"):
-        _open(doubler)
+        _open(doubler, backend="onnxruntime")

@@ -37,10 +37,8 @@ __all__ = [
 Array = np.ndarray[Any, Any] | DeviceArray
 """What a graph takes: a NumPy array, or one that lies on the session's device."""
 
-BACKENDS = ("auto", "onnxruntime", "tensorrt")
+BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16", "int8")
-_FORMATS = {"float32": "onnx", "float16": "onnx-fp16", "int8": "onnx-int8"}
-"""Format of `fastvid export` that computes in a precision."""
 
 
 @dataclass(frozen=True)
@@ -209,11 +207,15 @@ def open(
         bundle: The bundle; its files are verified as they are read.
         device: `auto` takes the first CUDA device if all graphs load there, else the CPU, and the
             report says why. `cpu`, `cuda` and `cuda:N` are taken as they are or raise.
-        backend: `onnxruntime`; `tensorrt`, or `EngineOptions` of `fastvid.backends.tensorrt`, which
-            builds engines where none are cached and takes minutes then; `auto` takes engines that
-            are cached, else onnxruntime.
-        precision: `auto` is that of the bundle's graphs; naming another one raises, because a
-            bundle computes in the precision it was exported with.
+        backend: `onnxruntime`; `openvino`, on the CPU only; `tensorrt`, or `EngineOptions` of
+            `fastvid.backends.tensorrt`, which builds engines where none are cached and takes
+            minutes then; `auto` takes engines that are cached, on the CPU OpenVINO where it is
+            installed and the bundle says that it was measured to be faster on such a processor,
+            else onnxruntime.
+        precision: `auto` is that of the bundle's graphs. `bfloat16` computes the products of
+            float32 graphs in it, in OpenVINO, where the bundle says what that costs and the
+            processor has it; every other precision than the graphs' own raises, because a bundle
+            computes in the precision it was exported with.
         threads: CPU threads of each graph; None takes all CPUs this process may use.
         check_finite: Whether to look for NaN and infinity in every output, which costs time.
         low_memory: Whether memory goes back to the system after each run, which costs time.
@@ -237,10 +239,11 @@ def open(
     target = parse_device(device)
     engines = _engine_options(backend)
     _check_choice("precision", precision, PRECISIONS)
-    _check_precision(bundle, precision)
     count = thread_count(threads)
-    from fastvid.backends import onnxruntime
+    from fastvid.backends import _choice, onnxruntime
 
+    named = "tensorrt" if engines is not None else str(backend)
+    choice = _choice.choose(bundle, target, named, precision)
     options = onnxruntime.Options(
         count, check_finite=check_finite, low_memory=low_memory, cuda_graphs=cuda_graphs
     )
@@ -248,13 +251,24 @@ def open(
         from fastvid.backends import tensorrt
 
         return tensorrt.load(bundle, target, engines, options)
-    missing = ""
-    if backend == "auto":
+    missing = choice.reason if backend == "auto" else ""
+    if backend == "auto" and precision in ("auto", bundle.precision):
         from fastvid.backends import tensorrt
 
-        made, missing = tensorrt.load_cached(bundle, target, options)
+        made, without = tensorrt.load_cached(bundle, target, options)
         if made is not None:
             return made
+        missing = "; ".join(filter(None, (without, missing)))
+    if choice.backend == "openvino":
+        from fastvid.backends import openvino
+
+        if target.kind != "auto" or precision not in ("auto", bundle.precision):
+            return openvino.load(bundle, options, choice.precision, choice.reason)
+        problem = onnxruntime.cuda_problem()
+        if problem:
+            reason = f"device='auto' found no CUDA device to use: {problem}; {choice.reason}"
+            return openvino.load(bundle, options, choice.precision, reason)
+        missing = ""
     loaded = onnxruntime.load(bundle, target, options)
     loaded.add_reason(missing)
     return loaded
@@ -273,22 +287,6 @@ def _engine_options(backend: object) -> EngineOptions | None:
     from fastvid.backends.tensorrt import EngineOptions
 
     return EngineOptions()
-
-
-def _check_precision(bundle: Bundle, precision: str) -> None:
-    if precision in ("auto", bundle.precision):
-        return
-    hint = "no format of fastvid export computes in it"
-    if precision in _FORMATS:
-        hint = (
-            "a bundle computes in what it was exported with: "
-            f"`fastvid export MODEL --format {_FORMATS[precision]}` makes one"
-        )
-    raise InputError(
-        f"precision: argument must be 'auto' or {bundle.precision!r} for {bundle.name!r}, got "
-        f"{precision!r}",
-        hint=hint,
-    )
 
 
 def _check_choice(what: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -28,7 +28,7 @@ from fastvid.backends._worker import Call, Worker
 from fastvid.backends.onnxruntime_cuda import CudaSession, Lane
 from fastvid.backends.onnxruntime_session import FATAL, OnnxSession, raise_if_out_of_memory
 from fastvid.bundle import Bundle
-from fastvid.devices import Device
+from fastvid.devices import Device, cuda_driver
 from fastvid.errors import (
     BackendUnavailableError,
     CancelledError,
@@ -96,6 +96,16 @@ class Options:
     check_finite: bool = False
     low_memory: bool = False
     cuda_graphs: bool = False
+
+
+def cuda_problem() -> str:
+    """Why the first CUDA device cannot be used; empty if it can."""
+    if cuda_driver().problem:
+        return cuda_driver().problem
+    try:
+        return _onnxruntime_setup.cuda_problem(0)
+    except BackendUnavailableError as error:
+        return error.message
 
 
 def load(
