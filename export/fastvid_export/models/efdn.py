@@ -7,6 +7,7 @@ branches are folded (`rep_conv`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,12 +70,12 @@ class PooledAttention(nn.Module):
         self.conv3_ = nn.Conv2d(inner, inner, 3, padding=1)
         self.conv4 = nn.Conv2d(inner, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W), H and W at least 15, → the same shape."""
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """(N, C, H, W), H and W at least 15, and H, W themselves → the same shape."""
         narrow = self.conv1(x)
         pooled = F.relu(self.conv_max(F.max_pool2d(self.conv2(narrow), 7, 3)))
         pooled = self.conv3_(F.relu(self.conv3(pooled)))
-        wide = F.interpolate(pooled, size=x.shape[2:], mode="bilinear", align_corners=False)
+        wide = F.interpolate(pooled, size=size, mode="bilinear", align_corners=False)
         return x * self.conv4(wide + self.conv_f(narrow)).sigmoid()
 
 
@@ -90,13 +91,13 @@ class Cell(nn.Module):
         self.att = PooledAttention(c, options.attention)
         self.branch = nn.ModuleList(nn.Conv2d(c, c // 2, 1) for _ in range(4))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) → the same shape."""
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """(N, C, H, W), and H, W themselves → the same shape."""
         kept = [x]
         for layer in (self.conv1, self.conv2, self.conv3):
             kept.append(layer(kept[-1]))
         narrow = [branch(y) for branch, y in zip(self.branch, kept, strict=True)]
-        return self.att(self.fuse(torch.cat(narrow, 1))) + x
+        return self.att(self.fuse(torch.cat(narrow, 1)), size) + x
 
 
 class Efdn(nn.Module):
@@ -116,11 +117,12 @@ class Efdn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The picture, `scale` times as large."""
+        size = x.shape[2:]
         first = self.head(x)
-        one = self.cells[0](first)
-        two = self.cells[1](one)
-        three = self.cells[2](self.local_fuse[0](torch.cat([one, two], 1)))
-        four = self.cells[3](self.local_fuse[1](torch.cat([two, three], 1)))
+        one = self.cells[0](first, size)
+        two = self.cells[1](one, size)
+        three = self.cells[2](self.local_fuse[0](torch.cat([one, two], 1)), size)
+        four = self.cells[3](self.local_fuse[1](torch.cat([two, three], 1)), size)
         # The second, not the third: so in the published network.
         joined = self.local_fuse[2](torch.cat([two, four], 1))
         return F.pixel_shuffle(self.tail(joined + first), self.scale).clamp(0, 1)

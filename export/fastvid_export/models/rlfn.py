@@ -10,7 +10,7 @@ Workshops 2022, arXiv:2205.07514; parameter names as in https://github.com/byted
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -63,11 +63,15 @@ class PooledAttention(nn.Module):
         self.conv3 = nn.Conv2d(inner, inner, 3, padding=1)
         self.conv4 = nn.Conv2d(inner, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W), H and W at least 15, → the same shape."""
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """(N, C, H, W), H and W at least 15, and H, W themselves → the same shape.
+
+        The size is the caller's: asked of `x`, a runtime would have to bring all of `x` into the
+        plain layout for it.
+        """
         narrow = self.conv1(x)
         pooled = self.conv3(F.max_pool2d(self.conv2(narrow), 7, 3))
-        wide = F.interpolate(pooled, size=x.shape[2:], mode="bilinear", align_corners=False)
+        wide = F.interpolate(pooled, size=size, mode="bilinear", align_corners=False)
         return x * self.conv4(wide + self.conv_f(narrow)).sigmoid()
 
 
@@ -83,12 +87,12 @@ class Block(nn.Module):
         self.c5 = nn.Conv2d(outer, outer, 1)
         self.esa = PooledAttention(outer, options.attention)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) → the same shape."""
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """(N, C, H, W), and H, W themselves → the same shape."""
         y = x
         for layer in (self.c1_r, self.c2_r, self.c3_r):
             y = F.leaky_relu(layer(y), _SLOPE)
-        out: Tensor = self.esa(self.c5(y + x))
+        out: Tensor = self.esa(self.c5(y + x), size)
         return out
 
 
@@ -120,7 +124,7 @@ class Rlfn(nn.Module):
         first = self.conv_1(x)
         y = first
         for block in self.blocks():
-            y = block(y)
+            y = block(y, x.shape[2:])
         return F.pixel_shuffle(self.upsampler(self.conv_2(y) + first), self.scale)
 
     def for_export(self) -> nn.Module:
