@@ -104,6 +104,11 @@ BAD: list[tuple[tuple[str | int, ...], Any]] = [
     (("size_rule", "maximum"), 1 << 17),
     (("scheduler", "kind"), [1]),
     (("generation",), GENERATION),
+    (("tiling",), {"reach": 12, "exact": True}),
+    (("tiling",), {"reach": -1, "multiple_of": 1, "exact": True}),
+    (("tiling",), {"reach": 12, "multiple_of": 0, "exact": True}),
+    (("tiling",), {"reach": 12, "multiple_of": 8, "exact": 1}),
+    (("tiling",), {"reach": 12, "multiple_of": 8, "exact": True, "more": 1}),
     (("quality", 0, "value"), "31"),
     (("quality", 0, "value"), True),
     (("quality", 0, "data"), DELETE),
@@ -133,6 +138,7 @@ BAD: list[tuple[tuple[str | int, ...], Any]] = [
 ]
 
 GOOD: list[tuple[tuple[str | int, ...], Any]] = [
+    (("tiling",), {"reach": 12, "multiple_of": 8, "exact": False}),
     (("scale",), 3.0),
     (("requires_fastvid",), "0.1"),
     (("credits",), DELETE),
@@ -217,6 +223,12 @@ def test_settings_of_a_generator_are_checked(settings: dict[str, Any], good: boo
     manifest = _generator(**settings)
     assert _VALIDATOR.is_valid(manifest) == good
     assert _verdict(manifest) == good
+
+
+def test_only_upscalers_are_cut() -> None:
+    manifest = _generator() | {"tiling": {"reach": 12, "multiple_of": 8, "exact": True}}
+    assert not _VALIDATOR.is_valid(manifest)
+    assert not _verdict(manifest)
 
 
 def test_every_setting_of_a_generator_must_be_there() -> None:

@@ -348,3 +348,23 @@ def test_a_size_that_a_later_pass_cannot_take_is_refused(tmp_path: Path) -> None
         assert model.upscale(small).size == (64, 64)
         with pytest.raises(InputError, match="from 1 to 32"):
             model.upscale(Video.from_frames(np.zeros((1, 24, 24, 3), np.uint8), 25))
+
+
+def test_pieces_obey_what_the_bundle_says(tmp_path: Path, rng: np.random.Generator) -> None:
+    import json
+
+    made = bundles.upscaler(tmp_path / "up", multiple_of=4, padding="edge")
+    path = made.path / "bundle.json"
+    manifest = json.loads(path.read_text())
+    for exact in (True, False):
+        manifest["tiling"] = {"reach": 10, "multiple_of": 8, "exact": exact}
+        path.write_text(json.dumps(manifest))
+        with pytest.raises(InputError, match=r"at least 40 .* looks 10 pixels far"):
+            Upscaler(made.path, device="cpu", tile=39)
+        frame = rng.integers(0, 256, (100, 90, 3), np.uint8)
+        with Upscaler(made.path, device="cpu", tile=40) as model:
+            assert np.array_equal(model.upscale_frame(frame), frame.repeat(2, 0).repeat(2, 1))
+            noted = any("differ a little" in note for note in model.plan(100, 90).notes)
+            assert noted != exact
+        with Upscaler(made.path, device="cpu", tile=None) as model:
+            assert model.plan(100, 90).notes == ()

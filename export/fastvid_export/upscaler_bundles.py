@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fastvid import __version__
+from fastvid._specs import TilingSpec
 from fastvid.bundle import Bundle, write_bundle
 from fastvid.scene import Scene
-from fastvid_export import onnx, ops
+from fastvid_export import onnx, ops, tiling
 from fastvid_export.errors import ExportError
 from fastvid_export.onnx import GraphPlan, Port
 from fastvid_export.running import Runner
@@ -90,7 +92,17 @@ def write(network: Network, name: str, folder: Path, say: Callable[[str], None])
     figures = _compared(network, data, samples)
     for figure in figures:
         say(f"{figure['metric']} on {figure['data']}: {figure['value']:.3g} {figure['unit']}")
-    manifest = _manifest(network, name, batch) | {"quality": figures}
+    cut = tiling.measure(data, _runs(data), network.scale, network.multiple_of, network.minimum)
+    if not cut.spec.exact:
+        say(f"pieces differ from the whole: {cut.psnr:.1f} dB, up to {cut.levels} levels")
+        where = f"a small drawn scene, overlap {cut.spec.reach} pixels"
+        figures += [
+            {"metric": "PSNR of pieces against the whole", "data": where,
+             "value": round(cut.psnr, 1), "unit": "dB"},
+            {"metric": "largest difference of pieces from the whole", "data": where,
+             "value": cut.levels, "unit": "levels"},
+        ]  # fmt: skip
+    manifest = _manifest(network, name, batch, cut.spec) | {"quality": figures}
     return write_bundle(folder, manifest, {"upscale.onnx": data})
 
 
@@ -222,9 +234,15 @@ def _with_planes(data: bytes) -> tuple[Runner, str]:
     return Runner(model.SerializeToString()), planes
 
 
-def _manifest(network: Network, name: str, batch: int | str) -> dict[str, Any]:
+def _runs(data: bytes) -> tiling.Run:
+    runner = Runner(data)
+    return lambda frames: runner({"frames": frames})["upscaled"]
+
+
+def _manifest(network: Network, name: str, batch: int | str, cut: TilingSpec) -> dict[str, Any]:
     source, result = _ports(network, batch)
-    step = network.multiple_of
+    # A frame that is no multiple of what pieces are could not be cut.
+    step = math.lcm(network.multiple_of, cut.multiple_of)
     return {
         "name": name,
         "task": "upscaler",
@@ -250,6 +268,7 @@ def _manifest(network: Network, name: str, batch: int | str) -> dict[str, Any]:
             "multiple_of": step,
             "padding": network.padding,
         },
+        "tiling": asdict(cut),
     }
 
 

@@ -308,6 +308,9 @@ _SIZE_RULE = _record(
     },
     {"maximum": _integer(1, MAX_SIDE)},
 )
+_TILING = _record(
+    {"reach": _integer(0, MAX_SIDE), "multiple_of": _integer(1, MAX_SIDE), "exact": _flag}, {}
+)
 MAX_FRAMES = 1 << 20
 _GENERATION = _record(
     {
@@ -375,6 +378,7 @@ _MANIFEST = _record(
         "credits": _array(_CREDIT, 0, 256),
         "scheduler": _SETTINGS,
         "generation": _GENERATION,
+        "tiling": _TILING,
         "quality": _array(_QUALITY, 0, 256),
         "fidelity": _array(_FIDELITY, 0, 256),
         "precisions": _array(_FIGURE, 0, 16),
@@ -426,6 +430,8 @@ def check(manifest: Mapping[str, Any]) -> None:
             fail("$.graphs", f"must hold {name!r} for task {task!r}, got {show(sorted(graphs))}")
     if (task == "upscaler") != ("scale" in manifest):
         fail("$.scale", f"must be given for task 'upscaler' and for no other, task is {task!r}")
+    if task != "upscaler" and "tiling" in manifest:
+        fail("$.tiling", f"must be given for no task but 'upscaler', task is {task!r}")
     if task != "generator" and "generation" in manifest:
         fail("$.generation", f"must be given for no task but 'generator', task is {task!r}")
 

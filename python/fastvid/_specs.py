@@ -81,6 +81,20 @@ class SizeRule:
 
 
 @dataclass(frozen=True)
+class TilingSpec:
+    """How frames pass through an upscaler in pieces."""
+
+    reach: int
+    """Pixels of the frame that a pixel of the result depends on, to each side; where pieces are
+    not exact, how far they overlap."""
+    multiple_of: int = 1
+    """Pieces begin and end at multiples of this."""
+    exact: bool = True
+    """Whether pieces give the pixels of the whole, up to rounding. A network that looks at all of
+    a frame, or lays a grid over it, gives others."""
+
+
+@dataclass(frozen=True)
 class GenerationSpec:
     """Sizes and defaults of a generator."""
 

@@ -33,6 +33,7 @@ from fastvid._specs import (
     Scalar,
     SizeRule,
     TensorSpec,
+    TilingSpec,
     generation_spec,
     graph_spec,
     integers,
@@ -96,6 +97,8 @@ class Bundle:
     requires_fastvid: str = ""
     credits: tuple[Credit, ...] = ()
     scheduler: Mapping[str, Scalar] = field(default_factory=dict)
+    tiling: TilingSpec | None = None
+    """How an upscaler's frames are cut; None where its graph tells, and for other tasks."""
     generation: GenerationSpec | None = None
     """Sizes and defaults of a generator; None for other tasks."""
     quality: tuple[QualityFigure, ...] = ()
@@ -326,7 +329,7 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
     provenance = dict(fields.pop("provenance"))
     training_data = tuple(provenance.pop("training_data", ()))
     scale = fields.pop("scale", None)
-    generation = fields.pop("generation", None)
+    generation, tiling = fields.pop("generation", None), fields.pop("tiling", None)
     return Bundle(
         path=folder,
         graphs=graphs,
@@ -338,6 +341,7 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
         fidelity=tuple(FidelityFigure(**figure) for figure in fields.pop("fidelity", ())),
         precisions=tuple(PrecisionFigure(**figure) for figure in fields.pop("precisions", ())),
         scale=None if scale is None else int(scale),
+        tiling=None if tiling is None else TilingSpec(**integers(tiling)),
         generation=None if generation is None else generation_spec(generation),
         format_version=int(fields.pop("format_version")),
         **fields,

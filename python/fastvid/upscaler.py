@@ -38,8 +38,9 @@ class Upscaler(Model):
     """Makes frames larger, or restores them, with a trained network.
 
     A frame can pass in pieces that overlap by as much as the network looks, which takes less
-    memory and gives the pixels of the whole. How far that is comes from the graph; where it does
-    not say, 64 pixels are taken.
+    memory and gives the pixels of the whole. How far that is comes from the bundle or the graph;
+    where neither says, 64 pixels are taken. A network that looks at all of a frame gives nearly the
+    pixels of the whole; `plan` says so.
 
     Args:
         model: The class of a shipped model, its full name, or a folder that holds a bundle.
@@ -176,6 +177,9 @@ class Upscaler(Model):
         notes: tuple[str, ...] = ()
         if grown > 1:
             notes = (f"the last of {self._passes} passes sees {padded[1]}x{padded[0]}",)
+        tiling = self._bundle.tiling
+        if piece != padded and tiling is not None and not tiling.exact:
+            notes += ("pieces differ a little from the whole, which the network looks at all of",)
         return self._memory.plan(
             self._bundle.name,
             (height, width),
@@ -283,6 +287,9 @@ class Upscaler(Model):
 
 def _reach_of(bundle: Bundle) -> tuple[int, int]:
     """How many pixels far the network looks, and the multiple that pieces are of."""
+    if bundle.tiling is not None:
+        step = math.lcm(bundle.tiling.multiple_of, bundle.size_rule.multiple_of)
+        return bundle.tiling.reach, step
     found = None
     # What is wrong with the graph is said when it is loaded.
     with contextlib.suppress(KeyError, ValueError):

@@ -1,0 +1,136 @@
+"""How an upscaler's frames may be cut: measured on its graph, and stored in the bundle.
+
+The windows of convolutions add up to a reach, which the graph tells. Where it does not (attention
+in windows, resizes to sizes that are computed), half of a picture is changed and what changes with
+it is measured. Either way the claim is then tried: corners of a picture must give what the whole
+gives there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastvid._specs import TilingSpec
+from fastvid.backends._onnx_reach import reach
+from fastvid.metrics import psnr
+from fastvid.scene import Scene
+
+Frames = NDArray[np.uint8]
+Run = Callable[[Frames], Frames]
+"""Runs a graph: uint8 (1, H, W, 3) to uint8 (1, sH, sW, 3)."""
+
+_SIDE = 192
+"""Of the picture that the reach is measured on."""
+_FAR = 72
+"""Pixels up to which a reach is taken; beyond, the network counts as looking at all of a frame."""
+_OVERLAP = 64
+"""Pixels that pieces overlap by where none give the pixels of the whole."""
+_BLOCKS = (1, 8, 16, 32, 64)
+"""What grids and windows of networks are multiples of, in pixels."""
+_LEVELS = 1
+_STRIP = 48
+"""Pixels, about, that a piece to try lacks at its side."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """What was found."""
+
+    spec: TilingSpec
+    levels: int
+    """Largest difference between pieces and the whole."""
+    psnr: float
+    """dB between them; infinite where they are equal."""
+
+    def manifest(self) -> dict[str, Any]:
+        """The entry in `bundle.json`."""
+        return asdict(self.spec)
+
+
+def measure(graph: bytes, run: Run, scale: int, multiple_of: int, minimum: int) -> Tiling:
+    """How frames may be cut.
+
+    Args:
+        graph: The ONNX file.
+        run: Runs it.
+        scale: Output side divided by input side.
+        multiple_of: What heights and widths must be multiples of.
+        minimum: Least height and width.
+    """
+    found = reach(graph)
+    told = found is not None and found[0] <= _FAR and found[1] <= _FAR
+    far, block = found if told and found is not None else (_measured(run, scale, multiple_of), 1)
+    if far is not None:
+        blocks = (block,) if told else _BLOCKS
+        for unit in sorted({math.lcm(one, multiple_of) for one in blocks}):
+            tried = _tried(run, scale, far, unit, minimum)
+            if tried[0] <= _LEVELS:
+                return Tiling(TilingSpec(far, unit, exact=True), *tried)
+    tried = _tried(run, scale, _OVERLAP, multiple_of, minimum)
+    return Tiling(TilingSpec(_OVERLAP, multiple_of, exact=False), *tried)
+
+
+def _measured(run: Run, scale: int, multiple_of: int) -> int | None:
+    """How far what changes in one half of a picture is seen in the other; None if everywhere."""
+    side = -(-_SIDE // multiple_of) * multiple_of
+    middle = side // 2 // multiple_of * multiple_of
+    rng = np.random.default_rng(5)
+    first, second = (rng.integers(0, 256, (1, side, side, 3), np.uint8) for _ in range(2))
+    before = run(first)
+    far = 0
+    for axis in (1, 2):
+        for low, high in ((0, middle), (middle, side)):
+            changed = first.copy()
+            half: list[Any] = [slice(None)] * 4
+            half[axis] = slice(low, high)
+            changed[tuple(half)] = second[tuple(half)]
+            others = tuple(i for i in range(4) if i != axis)
+            at = np.nonzero((run(changed) != before).any(others))[0] // scale
+            beyond = at[at >= high] - high + 1 if low == 0 else low - at[at < low]
+            far = max(far, int(beyond.max(initial=0)))
+    return far if far <= _FAR else None
+
+
+def _tried(run: Run, scale: int, far: int, unit: int, minimum: int) -> tuple[int, float]:
+    """Largest difference of two corners of a picture from the whole, their overlap left out; dB."""
+    margin = -(-far // unit) * unit
+    inside = -(-max(minimum, 32) // unit) * unit
+    # An odd number of units, so that no larger grid stays in its place.
+    strip = unit * (2 * math.ceil(_STRIP / unit / 2) - 1)
+    side = -(-max(margin + inside + strip, 64) // unit) * unit
+    picture = Scene(side, side, seed=6).draw(0.5)[None]
+    noise = np.random.default_rng(7).integers(-24, 25, picture.shape)
+    # Corners of different brightness, which a network that looks at all of a frame would see.
+    ramp = np.linspace(0.2, 1, side)[:, None] * np.linspace(0.2, 1, side)[None]
+    picture = np.clip((picture + noise) * ramp[None, ..., None], 0, 255).astype(np.uint8)
+    whole = run(picture)
+    worst, psnrs = 0, []
+    for piece, place in _corners(picture, strip, margin, scale):
+        made, wanted = run(piece)[place[0]], whole[place[1]]
+        difference = np.abs(made.astype(np.int16) - wanted.astype(np.int16))
+        worst = max(worst, int(difference.max(initial=0)))
+        psnrs.append(psnr(made, wanted))
+    return worst, min(psnrs)
+
+
+def _corners(
+    picture: Frames, strip: int, margin: int, scale: int
+) -> Iterator[tuple[Frames, tuple[Any, Any]]]:
+    """Two pieces that lack a strip at two sides, and where both agree with the whole if they do."""
+    height, width = picture.shape[1:3]
+    every = slice(None)
+    # Without the first strip: what lies beyond the margin behind it.
+    low = np.ascontiguousarray(picture[:, strip:, strip:])
+    inner = (every, slice(margin * scale, None), slice(margin * scale, None))
+    outer = (every, *(slice((margin + strip) * scale, None) for _ in range(2)))
+    yield low, (inner, outer)
+    # Without the last one: what lies before the margin in front of it.
+    high = np.ascontiguousarray(picture[:, : height - strip, : width - strip])
+    kept = tuple(slice(0, (length - strip - margin) * scale) for length in (height, width))
+    yield high, ((every, *kept), (every, *kept))
