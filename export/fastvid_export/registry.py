@@ -87,6 +87,9 @@ class Family(Protocol):
 _FAMILIES = {
     "upscaler": "fastvid_export.families.upscaler:UpscalerFamily",
     "interpolator": "fastvid_export.families.interpolator:InterpolatorFamily",
+    "interpolator-quality": (
+        "fastvid_export.families.interpolator_quality:InterpolatorQualityFamily"
+    ),
     "video-vae": "fastvid_export.families.video_vae:VideoVaeFamily",
     "generator": "fastvid_export.families.generator:GeneratorFamily",
     "few-step-generator": "fastvid_export.families.few_step_generator:FewStepGeneratorFamily",

@@ -14,19 +14,41 @@ from PIL import Image  # noqa: E402
 
 from fastvid import ops as compiled  # noqa: E402
 from fastvid_export import onnx as exporting  # noqa: E402
-from fastvid_export import ops  # noqa: E402
-from fastvid_export.families.interpolator import InterpolatorFamily  # noqa: E402
+from fastvid_export import (  # noqa: E402
+    ops,
+    registry,
+)
 from fastvid_export.models.interpolator import (  # noqa: E402
+    BetweenGraph,
     InterpolationNet,
     InterpolatorOptions,
     MotionGraph,
+    project,
+)
+from fastvid_export.models.interpolator_quality import (  # noqa: E402
+    QualityBetweenGraph,
+    QualityMotionGraph,
+    QualityNet,
+    QualityOptions,
 )
 from fastvid_export.training.checkpoint import Checkpoint  # noqa: E402
 from fastvid_export.training.interpolation import augment  # noqa: E402
 from fastvid_export.training.motion_scenes import draw_triplet  # noqa: E402
 from fastvid_export.training.triplets import Sample, TripletSet, crop, luma_half, make_sample  # noqa: E402
 
-OPTIONS = InterpolatorOptions(coarse_channels=16, coarse_depth=3, fine_channels=16, fine_depth=3)
+FAST = InterpolatorOptions(
+    coarse_channels=16, coarse_depth=3, fine_channels=16, fine_depth=3, last_channels=8
+)
+QUALITY = QualityOptions(
+    encoder4=8, encoder8=8, encoder16=8, refine4=8, refine8=8, refine16=8, depth4=1, depth8=1,
+    depth16=1, detail=8, scene=8, scene_depth=1,
+)  # fmt: skip
+Net = InterpolationNet | QualityNet
+
+
+def untrained(kind: str) -> Net:
+    torch.manual_seed(5)
+    return (InterpolationNet(FAST) if kind == "fast" else QualityNet(QUALITY)).eval()
 
 
 def noise(rng: np.random.Generator, *shape: int) -> Any:
@@ -38,13 +60,22 @@ def textured(rng: np.random.Generator, height: int, width: int) -> Any:
     return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def trained(rng: np.random.Generator) -> InterpolationNet:
-    """A network whose heads are not zero, as if trained."""
-    torch.manual_seed(int(rng.integers(1000)))
-    net = InterpolationNet(OPTIONS).eval()
-    for block in (net.coarse, net.fine):
-        torch.nn.init.normal_(block.head.weight, std=0.02)
+def trained(kind: str) -> Net:
+    """A network whose last layers are not zero, as if trained."""
+    net = untrained(kind)
+    for weight in net.parameters():
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.02)
     return net
+
+
+def graphs(net: Net) -> tuple[Any, Any]:
+    if isinstance(net, InterpolationNet):
+        return MotionGraph(), BetweenGraph(net)
+    return QualityMotionGraph(net), QualityBetweenGraph(net)
+
+
+both_classes = pytest.mark.parametrize("kind", ["fast", "quality"])
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4, 8])
@@ -59,43 +90,69 @@ def test_torch_and_compiled_ops_warp_alike(rng: np.random.Generator, scale: int)
 
 
 @pytest.mark.parametrize("timestep", [0.0, 0.25, 0.5, 1.0])
-def test_untrained_network_warps_by_the_searched_flows(
-    rng: np.random.Generator, timestep: float
-) -> None:
-    image0, image1 = noise(rng, 1, 3, 48, 64), noise(rng, 1, 3, 48, 64)
-    forth, back = (8 * noise(rng, 1, 2, 24, 32) - 4 for _ in range(2))
+def test_motion_is_carried_to_the_time_between(timestep: float) -> None:
+    """Motion that grows to the right: the pixel at x came from x - t v and moved on with it."""
+    columns = torch.arange(64.0)
+    # A pixel at x of frame 0 is at 1.125 x in frame 1.
+    forth = torch.stack([columns / 8, 0 * columns]).reshape(1, 2, 1, 64).expand(1, 2, 32, 64)
+    back = torch.stack([-columns / 9, 0 * columns]).reshape(1, 2, 1, 64).expand(1, 2, 32, 64)
     t = timestep
-    both = [t * t * back - t * (1 - t) * forth, (1 - t) ** 2 * forth - t * (1 - t) * back]
-    expected = ops.warp_blend(image0, image1, 2 * torch.cat(both, 1), torch.zeros(1, 1, 24, 32))
-    flow = torch.cat([forth, back], 1)
-    out = InterpolationNet(OPTIONS)(image0, image1, flow, torch.tensor([t]))
+    flow, doubt = project(torch.cat([forth, back], 1), torch.full((1, 1, 1, 1), t))
+    speed = columns / 8 / (1 + t / 8)
+    inner = np.s_[0, :, 16, 4:48]
+    zero = 0 * speed
+    expected = torch.stack([-t * speed, zero, (1 - t) * speed, zero])[:, 4:48]
+    torch.testing.assert_close(flow[inner], expected, atol=0.02, rtol=0)
+    torch.testing.assert_close(doubt[inner], 0 * expected[:2], atol=0.1, rtol=0)
+
+
+@both_classes
+def test_untrained_network_warps_by_the_searched_flows(rng: np.random.Generator, kind: str) -> None:
+    image0, image1 = noise(rng, 1, 3, 48, 64), noise(rng, 1, 3, 48, 64)
+    speed = torch.tensor([3.0, -2.0]).reshape(1, 2, 1, 1)
+    flow = torch.cat([speed, -speed], 1).expand(1, 4, 24, 32)
+    out = untrained(kind)(image0, image1, flow, torch.tensor([0.25]))
+    # The search speaks of the half-size frame.
+    carried = torch.cat([-0.5 * speed, 1.5 * speed], 1).expand(1, 4, 12, 16)
+    expected = ops.warp_blend(image0, image1, carried, torch.zeros(1, 1, 12, 16))
     torch.testing.assert_close(out.frame, expected, atol=1e-5, rtol=0)
 
 
-def test_every_weight_gets_a_gradient(rng: np.random.Generator) -> None:
-    net = trained(rng)
+@both_classes
+def test_every_weight_gets_a_gradient(rng: np.random.Generator, kind: str) -> None:
+    net = trained(kind)
     images = noise(rng, 2, 3, 32, 48), noise(rng, 2, 3, 32, 48)
     flow = 4 * noise(rng, 2, 4, 16, 24) - 2
     net(*images, flow, torch.tensor([0.5, 0.3])).frame.square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 
 
-def test_equal_frames_move_nowhere(rng: np.random.Generator) -> None:
-    frame = torch.from_numpy(textured(rng, 48, 64)[None].copy())
-    image0, _, half0, _, flow = MotionGraph()(frame, frame)
-    assert not flow.any()
-    assert image0.shape == (1, 3, 48, 64)
-    assert half0.shape == (1, 3, 24, 32)
+@both_classes
+def test_what_is_still_stays_as_it_is(rng: np.random.Generator, kind: str) -> None:
+    frame0 = textured(rng, 96, 192)
+    frame1 = frame0.copy()
+    frame1[:, 128:] = textured(rng, 96, 64)
+    pair = [torch.from_numpy(f[None].copy()) for f in (frame0, frame1)]
+    motion, between = graphs(trained(kind))
+    with torch.no_grad():
+        drawn = between(*motion(*pair), torch.tensor([0.5])).numpy()[0]
+        still = between(*motion(pair[0], pair[0]), torch.tensor([0.5])).numpy()[0]
+    np.testing.assert_array_equal(still, frame0)
+    np.testing.assert_array_equal(drawn[:, :96], frame0[:, :96])
+    assert (drawn[:, 128:] != frame0[:, 128:]).mean() > 0.5
 
 
-def test_exported_graphs_equal_pytorch(rng: np.random.Generator) -> None:
-    state = trained(rng).state_dict()
+@both_classes
+def test_exported_graphs_equal_pytorch(rng: np.random.Generator, kind: str) -> None:
+    state = trained(kind).state_dict()
+    name = {"fast": "interpolator", "quality": "interpolator-quality"}[kind]
     checkpoint = Checkpoint(
-        task="interpolator", options=vars(OPTIONS), seed=1, step=1, model=state, ema=state,
-        optimizer={}, metrics={},
+        task=name, options=vars(FAST if kind == "fast" else QUALITY), seed=1, step=1,
+        model=state, ema=state, optimizer={}, metrics={},
     )  # fmt: skip
     frames = [textured(rng, 64, 96) for _ in range(3)]
-    plan = InterpolatorFamily().plan(checkpoint, frames, {})
+    plan = registry.family(name).plan(checkpoint, frames, {})
+    assert plan.name == f"interpolator-{kind}"
     for graph in (*plan.graphs, *plan.float_checks):
         assert exporting.export(graph).differences
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from fastvid.bundle import QualityFigure
 from fastvid.metrics import psnr
@@ -28,12 +29,22 @@ from fastvid_export.training.triplets import TripletSet, prepare
 
 MULTIPLE = 16
 _FRAME = ("N", "H", "W", 3)
+
+
+def sizes(smaller: int) -> tuple[str, str]:
+    """Height and width at 1/`smaller`, as multiples of what they are at 1/16."""
+    factor = "" if smaller == 16 else f"{16 // smaller}*"
+    return f"{factor}h", f"{factor}w"
+
+
+IMAGES = tuple(Port(f"image{k}", "float32", ("N", 3, *sizes(1)), (0.0, 1.0)) for k in (0, 1))
+MOVING = Port("moving", "float32", ("N", 1, *sizes(16)), (0.0, 1.0))
 _FEATURES = (
-    Port("image0", "float32", ("N", 3, "H", "W"), (0.0, 1.0)),
-    Port("image1", "float32", ("N", 3, "H", "W"), (0.0, 1.0)),
-    Port("half0", "float32", ("N", 3, "h", "w"), (0.0, 1.0)),
-    Port("half1", "float32", ("N", 3, "h", "w"), (0.0, 1.0)),
-    Port("flow", "float32", ("N", 4, "h", "w")),
+    *IMAGES,
+    Port("small0", "float32", ("N", 3, *sizes(4)), (0.0, 1.0)),
+    Port("small1", "float32", ("N", 3, *sizes(4)), (0.0, 1.0)),
+    MOVING,
+    Port("flow", "float32", ("N", 4, *sizes(4))),
 )
 
 
@@ -43,10 +54,10 @@ class InterpolatorFamily:
     name = "interpolator"
 
     def loop(self) -> LoopConfig:
-        """The searched flows are a good start, so the rate is low and the warm-up short."""
+        """The peak is held for long: a run on it can be made longer or shorter."""
         return LoopConfig(
-            steps=15_000, lr=4e-4, final_lr=1e-6, warmup=200, weight_decay=1e-4, ema=0.999,
-            validate_every=1_000,
+            steps=60_000, optimizer="muon", lr=2e-3, final_lr=1e-5, warmup=300, hold=0.7,
+            weight_decay=1e-4, ema=0.999, validate_every=1_000,
         )  # fmt: skip
 
     def task(self, data: Path, cache: Path, settings: dict[str, Any]) -> InterpolationTask:
@@ -63,53 +74,15 @@ class InterpolatorFamily:
         """Both graphs on frames; `between` is checked in floats too."""
         net = InterpolationNet(InterpolatorOptions(**checkpoint.options))
         net.load_state_dict(checkpoint.ema)
-        rng = np.random.default_rng(0)
-        pairs = {
-            "random": [rng.integers(0, 256, (2, 1, 96, 128, 3), np.uint8)],
-            "real": [np.stack([_cropped(f)[None] for f in (frames[0], frames[2])])],
-        }
-        motion = GraphPlan(
-            "motion",
-            MotionGraph(),
-            (Port("frame0", "uint8", _FRAME), Port("frame1", "uint8", _FRAME)),
-            _FEATURES,
-            {
-                kind: [{"frame0": a, "frame1": b} for a, b in samples]
-                for kind, samples in pairs.items()
-            },
-        )
-        times = {
-            kind: [_features(a, b, t) for a, b in samples for t in (0.5, 0.25)]
-            for kind, samples in pairs.items()
-        }
-        inputs = (*_FEATURES, Port("timestep", "float32", ("N",), (0.0, 1.0)))
-        between = GraphPlan(
-            "between", BetweenGraph(net), inputs, (Port("frame", "uint8", _FRAME),), times
-        )
-        in_floats = GraphPlan(
-            "between_floats",
-            BetweenGraph(net, as_frames=False),
-            inputs,
-            (Port("frame", "float32", ("N", 3, "H", "W"), (0.0, 1.0)),),
-            times,
-        )
         parameters = sum(p.numel() for p in net.parameters())
-        return BundlePlan(
-            name="interpolator-fast",
-            manifest={
-                "task": "interpolator",
-                "description": (
-                    "Real-time frame interpolation at any time: dense inverse search, corrected "
-                    f"by a coarse-to-fine flow network of {parameters} parameters."
-                ),
-                "licence": "Apache-2.0",
-                "size_rule": {"minimum": MULTIPLE, "multiple_of": MULTIPLE, "padding": "edge"},
-            },
-            graphs=(motion, between),
-            float_checks=(in_floats,),
-            weights="Trained from scratch by the fastvid authors on the CPU.",
-            training_data=material.titles_used(),
-            credits=tuple(material.credit_entries()),
+        return plan_of(
+            "interpolator-fast",
+            "Real-time frame interpolation at any time: dense inverse search, corrected by a "
+            f"coarse-to-fine flow network of {parameters} parameters.",
+            MotionGraph(),
+            (BetweenGraph(net), BetweenGraph(net, as_frames=False)),
+            _FEATURES,
+            frames,
         )
 
     def measure(
@@ -137,13 +110,75 @@ class InterpolatorFamily:
         ]
 
 
+def plan_of(
+    name: str,
+    description: str,
+    motion: nn.Module,
+    between: tuple[nn.Module, nn.Module],
+    features: tuple[Port, ...],
+    frames: Frames,
+) -> BundlePlan:
+    """A bundle of the graphs `motion` and `between`.
+
+    Args:
+        name: Of the bundle.
+        description: Of the model, in a sentence.
+        motion: uint8 frames in, `features` out.
+        between: `features` and `timestep` in, a frame out: uint8, and in floats for the checks.
+        features: What one hands to the other.
+        frames: Consecutive real frames, for the checks.
+    """
+    rng = np.random.default_rng(0)
+    pairs = {
+        "random": [rng.integers(0, 256, (2, 1, 96, 128, 3), np.uint8)],
+        "real": [np.stack([_cropped(f)[None] for f in (frames[0], frames[2])])],
+    }
+    found = {
+        kind: [_features(motion, features, a, b) for a, b in samples]
+        for kind, samples in pairs.items()
+    }
+    times = {
+        kind: [f | {"timestep": np.array([t], np.float32)} for f in samples for t in (0.5, 0.25)]
+        for kind, samples in found.items()
+    }
+    inputs = (*features, Port("timestep", "float32", ("N",), (0.0, 1.0)))
+    floats = Port("frame", "float32", ("N", 3, "H", "W"), (0.0, 1.0))
+    return BundlePlan(
+        name=name,
+        manifest={
+            "task": "interpolator",
+            "description": description,
+            "licence": "Apache-2.0",
+            "size_rule": {"minimum": MULTIPLE, "multiple_of": MULTIPLE, "padding": "edge"},
+        },
+        graphs=(
+            GraphPlan(
+                "motion",
+                motion,
+                (Port("frame0", "uint8", _FRAME), Port("frame1", "uint8", _FRAME)),
+                features,
+                {
+                    kind: [{"frame0": a, "frame1": b} for a, b in samples]
+                    for kind, samples in pairs.items()
+                },
+            ),
+            GraphPlan("between", between[0], inputs, (Port("frame", "uint8", _FRAME),), times),
+        ),
+        float_checks=(GraphPlan("between_floats", between[1], inputs, (floats,), times),),
+        weights="Trained from scratch by the fastvid authors on the CPU.",
+        training_data=material.titles_used(),
+        credits=tuple(material.credit_entries()),
+    )
+
+
 def _cropped(frame: np.ndarray) -> np.ndarray:
     height, width = (side - side % MULTIPLE for side in frame.shape[:2])
     return np.ascontiguousarray(frame[:height, :width])
 
 
-def _features(frame0: np.ndarray, frame1: np.ndarray, timestep: float) -> Arrays:
+def _features(
+    motion: nn.Module, ports: tuple[Port, ...], frame0: np.ndarray, frame1: np.ndarray
+) -> Arrays:
     with torch.no_grad():
-        features = MotionGraph()(torch.from_numpy(frame0), torch.from_numpy(frame1))
-    arrays = {port.name: x.numpy() for port, x in zip(_FEATURES, features, strict=True)}
-    return arrays | {"timestep": np.array([timestep], np.float32)}
+        features = motion(torch.from_numpy(frame0), torch.from_numpy(frame1))
+    return {port.name: x.numpy() for port, x in zip(ports, features, strict=True)}

@@ -7,16 +7,19 @@ distillation of IFNet, with a search in the teacher's place).
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from fastvid_export import ops
 from fastvid_export.models.interpolator import InterpolationNet, InterpolatorOptions, Prediction
+from fastvid_export.models.interpolator_quality import QualityNet, QualityOptions
 from fastvid_export.training import losses, sheets
 from fastvid_export.training.loop import Batch
 from fastvid_export.training.triplets import TripletSet, prepare
@@ -31,9 +34,6 @@ class InterpolationData:
     valid: int = 160
     batch: int = 8
     patch: int = 192
-    psnr_from: float = 0.6
-    """Share of the run after which the mean PSNR of the crops is fitted instead of differences:
-    differences are largest where nothing can be done, PSNR counts every crop alike."""
     seed: int = 1
 
 
@@ -49,7 +49,7 @@ class InterpolationTask:
         cache: Path,
         settings: InterpolationData | None = None,
     ) -> None:
-        self.options = options
+        self.options: InterpolatorOptions | QualityOptions = options
         self.data, self.cache = data, cache
         self.settings = settings or InterpolationData()
 
@@ -88,19 +88,16 @@ class InterpolationTask:
     def loss(
         self, model: nn.Module, batch: Batch, progress: float
     ) -> tuple[Tensor, dict[str, float]]:
-        """Fit to the true frame, and to the flows known from hindsight."""
+        """Mean PSNR of the crops, a little L1, and the flows known from hindsight."""
         image0, target, image1 = _images(batch["frames"])
         out: Prediction = model(image0, image1, batch["flow"].float(), batch["timestep"])
-        hindsight = _hindsight(image0, target, image1, out.steps, batch["label"].float())
-        if progress < self.settings.psnr_from:
-            fit = losses.charbonnier(out.frame, target)
-            fit = fit + 0.1 * losses.laplacian_pyramid_l1(out.frame, target, levels=4)
-        else:
-            # The floor keeps still crops, which are nearly exact, from taking over.
-            error = (out.frame - target).square().mean((1, 2, 3))
-            fit = 0.02 * torch.log(error + 1e-5).mean()
-        total = fit + 0.003 * (1 - progress) * hindsight
-        return total, {"fit": float(fit.detach()), "hindsight": float(hindsight.detach())}
+        hindsight = _hindsight(image0, target, image1, out.steps[1:], batch["label"].float())
+        error = (out.frame - target).square().mean((1, 2, 3))
+        # The floor keeps still crops, which are nearly exact, from taking over.
+        decibels = -10 * torch.log10(error + 2e-5).mean()
+        total = -0.01 * decibels + 0.3 * losses.charbonnier(out.frame, target)
+        total = total + 0.004 * (1 - progress) * hindsight
+        return total, {"decibels": float(decibels.detach()), "hindsight": float(hindsight.detach())}
 
     @torch.no_grad()
     def validate(self, model: nn.Module, samples: Path, step: int) -> dict[str, float]:
@@ -156,12 +153,52 @@ def augment(
         frames, flow, label, timestep = frames[::-1], flow[swap], label[swap], 1 - timestep
     if rng.random() < 0.3:
         frames = frames[..., rng.permutation(3)]
+    frames = relit(rng, frames, timestep)
     return (
         np.ascontiguousarray(frames),
         np.ascontiguousarray(flow),
         np.ascontiguousarray(label),
         np.float32(timestep),
     )
+
+
+def relit(rng: np.random.Generator, frames: np.ndarray, timestep: float) -> np.ndarray:
+    """Other exposure, a change of light, sensor noise or compression, now and then.
+
+    Args:
+        rng: Source of every choice.
+        frames: uint8 (3, H, W, 3): times 0, `timestep` and 1.
+        timestep: Of the middle frame.
+    """
+    kind = rng.random()
+    if kind < 0.2:
+        steps = np.arange(256) / 255
+        curve = rng.uniform(0.6, 1.0) * steps ** rng.uniform(0.6, 1.6)
+        return _levels(curve * 255)[frames]
+    if kind < 0.26:
+        drift = rng.uniform(-0.08, 0.08) * np.array([0.0, timestep, 1.0])
+        return np.stack(
+            [_levels(np.arange(256) * (1 + d))[f] for d, f in zip(drift, frames, strict=True)]
+        )
+    if kind < 0.34:
+        # The truth stays clean: noise cannot be predicted.
+        noise = rng.normal(0, rng.uniform(0.5, 4.0), (2, *frames.shape[1:]))
+        frames = frames.copy()
+        frames[[0, 2]] = _levels(frames[[0, 2]] + noise)
+    elif kind < 0.46:
+        quality = int(rng.integers(30, 90))
+        return np.stack([_compressed(f, quality) for f in frames])
+    return frames
+
+
+def _levels(x: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(x), 0, 255).astype(np.uint8)
+
+
+def _compressed(frame: np.ndarray, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(frame)).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
 
 
 def _images(frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -174,15 +211,43 @@ def _hindsight(
     image0: Tensor, target: Tensor, image1: Tensor, steps: tuple[Tensor, ...], label: Tensor
 ) -> Tensor:
     """L1 to the label, in half-size pixels, where the label explains the neighbour better."""
-    half0, half1, middle = (F.avg_pool2d(x, 2) for x in (image0, image1, target))
+    small0, small1, middle = (F.avg_pool2d(x, 4) for x in (image0, image1, target))
+    label = 0.5 * F.avg_pool2d(label, 2)
     total = image0.new_zeros(())
-    for pair, image in ((slice(0, 2), half0), (slice(2, 4), half1)):
+    for pair, image in ((slice(0, 2), small0), (slice(2, 4), small1)):
         with torch.no_grad():
-            ours = (ops.warp(image, steps[-1][:, pair]) - middle).abs().mean(1, keepdim=True)
-            theirs = (ops.warp(image, label[:, pair]) - middle).abs().mean(1, keepdim=True)
+            ours = (
+                (ops.warp(image, steps[-1][:, pair].contiguous()) - middle)
+                .abs()
+                .mean(1, keepdim=True)
+            )
+            theirs = (
+                (ops.warp(image, label[:, pair].contiguous()) - middle).abs().mean(1, keepdim=True)
+            )
             better = (theirs < 0.6 * ours - 0.004).float()
         for flow in steps:
             # A few wild labels must not outweigh the rest.
-            distance = (flow[:, pair] - label[:, pair]).abs().clamp(max=8)
-            total = total + (better * distance).mean()
+            distance = (flow[:, pair] - label[:, pair]).abs().clamp(max=4)
+            total = total + 2 * (better * distance).mean()
     return total
+
+
+class QualityTask(InterpolationTask):
+    """Trains `QualityNet`: the same material, fitted to the figure that judges it."""
+
+    name = "interpolator-quality"
+
+    def __init__(
+        self,
+        options: QualityOptions,
+        data: Path,
+        cache: Path,
+        settings: InterpolationData | None = None,
+    ) -> None:
+        super().__init__(InterpolatorOptions(), data, cache, settings)
+        self.options = options
+
+    def build(self) -> nn.Module:
+        """The untrained network."""
+        assert isinstance(self.options, QualityOptions)
+        return QualityNet(self.options)
