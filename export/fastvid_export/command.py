@@ -72,6 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="checkpoint of a network trained apart, such as video-vae=vae/best.pt",
     )
     _add_onnx_arguments(parser)
+    parser.add_argument(
+        "--flow-scale",
+        type=float,
+        metavar="PART",
+        help="of a RIFE checkpoint: look for motion at 0.5 or 0.25 of the size, for 4K",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quiet", action="store_true", help="no progress and no summary")
     parser.add_argument("--debug", action="store_true", help="show the traceback of errors")
@@ -128,6 +134,7 @@ def run(options: argparse.Namespace) -> int:
         padding=options.padding,
         name=options.name,
         licence=options.licence,
+        flow_scale=options.flow_scale,
     )
     request = exporting.Request(
         model=options.model,

@@ -95,6 +95,8 @@ def _checked(flags: OnnxFlags) -> Wanted:
             )
         return value
 
+    if flags.flow_scale is not None:
+        raise InputError("flow-scale: argument is for RIFE checkpoints, got an ONNX file")
     task = one_of("task", flags.task, TASKS, None)
     low, high = flags.range or (0.0, 1.0)
     if not low < high:

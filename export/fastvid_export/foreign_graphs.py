@@ -47,6 +47,8 @@ class OnnxFlags:
     """Of the model; that of the file by default."""
     licence: str | None = None
     """SPDX expression for the weights; `LicenseRef-unknown` by default."""
+    flow_scale: float | None = None
+    """The part of the frames' size at which an IFNet looks for motion; no ONNX file has it."""
 
     def refuse(self, kind: str) -> None:
         """Raises InputError if a flag is given for what needs none."""

@@ -71,7 +71,7 @@ class Importer(Protocol):
 
 
 # The last takes every file of weights that no other knows.
-_MODULES = ("diffusers", "upscalers", "spandrel")
+_MODULES = ("diffusers", "rife", "upscalers", "spandrel")
 
 
 def find(path: Path) -> Importer | None:
