@@ -12,6 +12,7 @@ import json
 import re
 from typing import Any
 
+import backend_tables
 import export_tables
 import generation.tables as generation
 import gpu_rows
@@ -433,6 +434,8 @@ SECTIONS = {
     "Memory of a run": overhead.table_of_memory,
     "Pipeline": pipeline,
     "Export formats": export_tables.formats,
+    "Backends and precisions": backend_tables.models,
+    "Shapes of networks": backend_tables.shapes,
     "Start-up and size": startup,
     "On a GPU": gpu,
 }

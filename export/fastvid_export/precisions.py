@@ -54,6 +54,9 @@ class Measured:
     figure: PrecisionFigure
     problem: str
     """Why it is not kept; empty if it is."""
+    milliseconds: float = 0.0
+    """Median time of a frame, and that of float32 in onnxruntime."""
+    reference_milliseconds: float = 0.0
 
     def to_text(self) -> str:
         """One line for people."""
@@ -224,7 +227,8 @@ def _judged(row: _Row, first: _Row, data: str) -> Measured:
         problem = f"at most {LOSSES[row.precision]:g} dB may be lost"
     elif speed < _choice.FASTER:
         problem = f"it must be at least {_choice.FASTER:g} times as fast"
-    return Measured(figure, problem)
+    ours, theirs = (round(1e3 * statistics.median(r.seconds), 3) for r in (row, first))
+    return Measured(figure, problem, ours, theirs)
 
 
 def _whole(frame: Frame, scale: int) -> Frame:

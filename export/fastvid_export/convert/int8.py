@@ -1,8 +1,8 @@
 """Graphs of 8 bits: activations and weights where a convolution allows it, weights alone elsewhere.
 
-- `static`: convolutions that are narrow by the rule of `roles` and lead to another product read and
-  write 8 bits: quantise and dequantise nodes around them, a scale per output channel of the
-  weight, ranges from real inputs. onnxruntime's quantiser writes the nodes.
+- `static`: convolutions that are narrow by the rule of `roles`, read what products made and lead to
+  another product read and write 8 bits: quantise and dequantise nodes around them, a scale per
+  output channel of the weight, ranges from real inputs. onnxruntime's quantiser writes the nodes.
 - `dynamic`: matrix products with narrow weights round what they read as they read it, with a scale
   of its own each time, so that they need no ranges. TensorRT has no such nodes.
 - `weights_only`: weights lie on disk as int8 with a scale per channel, and the graph computes in
@@ -118,13 +118,26 @@ def _quantisable(model: onnx.ModelProto, roles: Roles) -> list[onnx.NodeProto]:
         for name in node.input:
             readers.setdefault(name, []).append(i)
     leads = _lead_to_products(model.graph, readers)
+    read_products = _made_by_products(model.graph)
     chosen = []
     for i, node in enumerate(nodes):
         if i not in roles.narrow or i not in leads:
             continue
+        # What no product has made yet is a picture: 8 bits of it are all there is to see.
+        if node.op_type in _CONVOLUTIONS and node.input[0] not in read_products:
+            continue
         if node.op_type in _CONVOLUTIONS or node.op_type in _PASSED:
             chosen.append(node)
     return chosen if any(node.op_type in _CONVOLUTIONS for node in chosen) else []
+
+
+def _made_by_products(graph: onnx.GraphProto) -> set[str]:
+    """Values that a product made, itself or through other nodes."""
+    found: set[str] = set()
+    for node in graph.node:
+        if kind(node) in PRODUCTS or any(name in found for name in node.input):
+            found.update(node.output)
+    return found
 
 
 def _lead_to_products(graph: onnx.GraphProto, readers: Mapping[str, list[int]]) -> set[int]:
