@@ -78,13 +78,14 @@ YuvFormat format_of(const char* op, const py::object& matrix, const py::object& 
 py::object py_yuv_to_rgb(const py::object& y, const py::object& u, const py::object& v,
                          const py::object& matrix, const py::object& full_range,
                          const py::object& bit_depth, const py::object& subsampling,
-                         const py::object& chroma_location, const py::object& layout,
+                         const py::object& chroma_location, const py::object& layout, bool wide,
                          const py::object& out, int threads, const py::object& stream) {
   constexpr const char* op = "yuv_to_rgb";
   Call call(op, stream);
   const YuvFormat format =
       format_of(op, matrix, full_range, bit_depth, subsampling, chroma_location);
-  const auto wanted = static_cast<RgbLayout>(choose(op, "layout", layout, kLayouts));
+  auto wanted = static_cast<RgbLayout>(choose(op, "layout", layout, kLayouts));
+  if (wide && wanted == RgbLayout::kInterleaved) wanted = RgbLayout::kWide;
   const YuvTensors yuv{call.input("y", y, Layout::kRows), call.input("u", u, Layout::kRows),
                        call.input("v", v, Layout::kRows)};
   const Tensor expected = yuv_to_rgb_output(yuv, format, wanted);
@@ -118,8 +119,8 @@ py::tuple py_rgb_to_yuv(const py::object& rgb, const py::object& matrix,
 void register_colour(py::module_& m) {
   m.def("yuv_to_rgb", &py_yuv_to_rgb, py::arg("y"), py::arg("u"), py::arg("v"), py::arg("matrix"),
         py::arg("full_range"), py::arg("bit_depth"), py::arg("subsampling"),
-        py::arg("chroma_location"), py::arg("layout"), py::arg("out"), py::arg("threads"),
-        py::arg("stream"));
+        py::arg("chroma_location"), py::arg("layout"), py::arg("wide"), py::arg("out"),
+        py::arg("threads"), py::arg("stream"));
   m.def("rgb_to_yuv", &py_rgb_to_yuv, py::arg("rgb"), py::arg("matrix"), py::arg("full_range"),
         py::arg("bit_depth"), py::arg("subsampling"), py::arg("chroma_location"), py::arg("out_y"),
         py::arg("out_u"), py::arg("out_v"), py::arg("threads"), py::arg("stream"));

@@ -23,7 +23,9 @@ def _dlpack_capsule(
 def rgb_to_planar(
     frames: Any, out: Any, threads: int, stream: int | None
 ) -> NDArray[np.float32]: ...
-def planar_to_rgb(x: Any, out: Any, threads: int, stream: int | None) -> NDArray[np.uint8]: ...
+def planar_to_rgb(
+    x: Any, wide: bool, out: Any, threads: int, stream: int | None
+) -> NDArray[Any]: ...
 def inverse_search(
     luma0: Any,
     luma1: Any,
@@ -46,6 +48,7 @@ def yuv_to_rgb(
     subsampling: str,
     chroma_location: str,
     layout: str,
+    wide: bool,
     out: Any,
     threads: int,
     stream: int | None,

@@ -21,6 +21,7 @@ SUBSAMPLINGS = ["420", "422", "444"]
 SIZES = [(1, 1), (1, 2), (2, 1), (3, 5), (5, 8), (4, 16), (7, 33), (3, 131), (2, 1031), (3, 2053)]
 # How far a rounded result may lie from the exact one: half a level, and what single precision adds.
 ROUNDING = 0.5 + 1e-3
+WIDE_ROUNDING = 0.5 + 0.05
 
 
 def chroma_size(size: tuple[int, int], subsampling: str) -> tuple[int, int]:
@@ -65,6 +66,9 @@ def test_rgb_is_the_exact_one_rounded_once(
         found = ops.yuv_to_rgb(*planes, **options)
         assert found.dtype == np.uint8
         assert np.abs(found - 255 * exact).max() <= ROUNDING
+        wide = ops.yuv_to_rgb(*planes, **options, dtype="uint16")
+        assert wide.dtype == np.uint16
+        assert np.abs(wide - 65535 * exact).max() <= WIDE_ROUNDING
         planar = ops.yuv_to_rgb(*planes, **options, layout="NCHW")
         assert planar.dtype == np.float32
         np.testing.assert_allclose(planar, to_planar(exact), rtol=0, atol=1e-6)
@@ -77,9 +81,11 @@ def test_yuv_is_the_exact_one_rounded_once(
 ) -> None:
     for size, options in product(SIZES, settings_of(subsampling, location)):
         rgb = rng.integers(0, 256, (*size, 3), np.uint8)
+        wide = rng.integers(0, 65536, (*size, 3), np.uint16)
         floats = rng.uniform(-0.1, 1.1, (*size, 3)).astype(np.float32)
         dtype = np.uint16 if options["bit_depth"] == 10 else np.uint8
-        for given_rgb, unit in ((rgb, rgb / 255), (to_planar(floats), floats)):
+        pairs = ((rgb, rgb / 255), (wide, wide / 65535), (to_planar(floats), floats))
+        for given_rgb, unit in pairs:
             exact = reference.rgb_to_yuv(unit, **options)
             found = ops.rgb_to_yuv(given_rgb, **options)
             for plane, exact_plane in zip(found, exact, strict=True):
@@ -98,6 +104,7 @@ def test_instruction_sets_and_threads_give_the_same_bits(
     rgb = rng.integers(0, 256, (*size, 3), np.uint8)
     floats = rng.uniform(-0.1, 1.1, (1, 3, *size)).astype(np.float32)
     floats.flat[::97] = np.nan
+    wide = rng.integers(0, 65536, (*size, 3), np.uint16)
     for location in LOCATIONS:
         options: dict[str, Any] = {
             "bit_depth": bit_depth,
@@ -109,7 +116,9 @@ def test_instruction_sets_and_threads_give_the_same_bits(
             return [
                 ops.yuv_to_rgb(*planes, **options, **more),
                 ops.yuv_to_rgb(*planes, **options, layout="NCHW", **more),
+                ops.yuv_to_rgb(*planes, **options, dtype="uint16", **more),
                 *ops.rgb_to_yuv(rgb, **options, **more),
+                *ops.rgb_to_yuv(wide, **options, **more),
                 *ops.rgb_to_yuv(floats, **options, **more),
             ]
 
@@ -438,3 +447,34 @@ def test_out_must_not_overlap_the_planes() -> None:
     memory = np.zeros(72, np.uint8)
     with pytest.raises(InputError, match="yuv_to_rgb: out must not share memory with y"):
         ops.yuv_to_rgb(memory[:24].reshape(4, 6), UV, UV, out=memory.reshape(4, 6, 3))
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_ten_bits_survive_sixteen_bit_frames(
+    rng: np.random.Generator, isa: str, matrix: str, full_range: bool
+) -> None:
+    options: dict[str, Any] = {
+        "matrix": matrix,
+        "full_range": full_range,
+        "bit_depth": 10,
+        "subsampling": "444",
+        "chroma_location": "left",
+    }
+    # Colours that are inside RGB, so that nothing is clamped.
+    planes = ops.rgb_to_yuv(rng.integers(0, 65536, (40, 131, 3), np.uint16), **options)
+    again = ops.rgb_to_yuv(ops.yuv_to_rgb(*planes, **options, dtype="uint16"), **options)
+    inside = np.ones(planes[0].shape, bool)
+    exact = reference.yuv_to_rgb(*planes, **options)
+    inside &= ((exact > 0) & (exact < 1)).all(2)
+    assert inside.mean() > 0.9
+    for before, after in zip(planes, again, strict=True):
+        np.testing.assert_array_equal(after[inside], before[inside])
+
+
+def test_wide_frames_are_for_rows_of_pixels() -> None:
+    planes = (np.zeros((4, 4), np.uint8),) * 3
+    with pytest.raises(InputError, match="dtype must be uint8 for layout 'NCHW'"):
+        ops.yuv_to_rgb(*planes, subsampling="444", layout="NCHW", dtype="uint16")
+    with pytest.raises(InputError, match="dtype must be one of uint8, uint16"):
+        ops.yuv_to_rgb(*planes, subsampling="444", dtype="float32")

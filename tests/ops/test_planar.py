@@ -40,6 +40,31 @@ def test_planes_become_frames_exactly(rng: np.random.Generator, isa: str, shape:
     np.testing.assert_array_equal(ops.planar_to_rgb(x), reference.planar_to_rgb(x))
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_wide_frames_become_planes_and_back_exactly(
+    rng: np.random.Generator, isa: str, shape: Any
+) -> None:
+    frames = rng.integers(0, 65536, (*shape, 3), np.uint16)
+    planes = ops.rgb_to_planar(frames)
+    exact = (np.moveaxis(frames, 3, 1).astype(np.float64) / 65535).astype(np.float32)
+    np.testing.assert_array_equal(planes, exact)
+    np.testing.assert_array_equal(ops.planar_to_rgb(planes, dtype="uint16"), frames)
+    x = make_planes(rng, shape)
+    # In single precision the product is rounded before it is made a whole number.
+    scaled = np.clip(x, 0, 1) * np.float32(65535)
+    expected = np.moveaxis(np.rint(scaled).astype(np.uint16), 1, 3)
+    np.testing.assert_array_equal(ops.planar_to_rgb(x, dtype="uint16"), expected)
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_do_not_change_wide_frames(rng: np.random.Generator, threads: int) -> None:
+    frames = rng.integers(0, 65536, (2, 70, 33, 3), np.uint16)
+    planes = ops.rgb_to_planar(frames, threads=threads)
+    np.testing.assert_array_equal(planes, ops.rgb_to_planar(frames))
+    again = ops.planar_to_rgb(planes, dtype="uint16", threads=threads)
+    np.testing.assert_array_equal(again, frames)
+
+
 def test_every_byte_survives_the_round_trip(isa: str) -> None:
     frames = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
     np.testing.assert_array_equal(ops.planar_to_rgb(ops.rgb_to_planar(frames)), frames)
@@ -103,7 +128,7 @@ def read_only(array: Any) -> Any:
     [
         ([[1, 2]], {}, InputTypeError, "frames must be a NumPy .*, got list"),
         (None, {}, InputTypeError, "frames must be a NumPy .*, got NoneType"),
-        (FRAMES.astype(np.float32), {}, InputTypeError, "frames must be uint8, got float32"),
+        (FRAMES.astype(np.float32), {}, InputTypeError, "frames must be uint8 or uint16, got fl"),
         (FRAMES.astype(np.int16), {}, InputTypeError, "frames must be .*, got int16"),
         (FRAMES.astype(object), {}, InputTypeError, "frames must be .*, got object"),
         (FRAMES[0], {}, InputError, r"frames must be \(N, H, W, 3\), got shape \(4, 6, 3\)"),

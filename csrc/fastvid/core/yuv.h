@@ -41,18 +41,20 @@ struct YuvLayout {
   Siting siting_x = Siting::kEven, siting_y = Siting::kMiddle;
 };
 
-// One direction each. Exactly one of `rgb` (height, width, 3) and `planar` (3, height, width) is
-// set. Chroma coefficients apply to sixteen times the centred value, the exact integer result of
-// resampling with weights in quarters along both axes.
+// One direction each. Exactly one of `rgb`, `wide_rgb` (height, width, 3) and `planar` (3, height,
+// width) is set. Chroma coefficients apply to sixteen times the centred value, the exact integer
+// result of resampling with weights in quarters along both axes.
 struct YuvToRgb {
   ConstYuvPlanes yuv;
   YuvLayout layout;
   float y_offset, y_scale, v_to_r, u_to_g, v_to_g, u_to_b;
   uint8_t* rgb = nullptr;
+  uint16_t* wide_rgb = nullptr;
   float* planar = nullptr;
 };
 struct RgbToYuv {
   const uint8_t* rgb = nullptr;
+  const uint16_t* wide_rgb = nullptr;
   const float* planar = nullptr;
   YuvPlanes yuv;
   YuvLayout layout;

@@ -131,6 +131,18 @@ void bytes_tile(const YuvToRgb& shared, const Sample* y, const int16_t* u, const
 }
 
 template <class Sample>
+void wide_tile(const YuvToRgb& shared, const Sample* y, const int16_t* u, const int16_t* v,
+               int64_t n, uint16_t* rgb) {
+  const YuvToRgb op = shared;
+  for (int64_t i = 0; i < n; ++i) {
+    const Rgb x = to_rgb(op, sample(y[i]), u[i], v[i]);
+    rgb[3 * i] = static_cast<uint16_t>(clamp_int(round_to_int(x.r), 65535));
+    rgb[3 * i + 1] = static_cast<uint16_t>(clamp_int(round_to_int(x.g), 65535));
+    rgb[3 * i + 2] = static_cast<uint16_t>(clamp_int(round_to_int(x.b), 65535));
+  }
+}
+
+template <class Sample>
 void planar_tile(const YuvToRgb& shared, const Sample* y, const int16_t* u, const int16_t* v,
                  int64_t n, float* __restrict r, float* __restrict g, float* __restrict b) {
   const YuvToRgb op = shared;
@@ -154,6 +166,8 @@ void to_rgb_rows(const YuvToRgb& op, int64_t begin, int64_t end) {
       chroma_tile<Sample>(op, 2, row, x, n, v);
       if (op.rgb != nullptr) {
         bytes_tile(op, luma + x, u, v, n, op.rgb + 3 * (row * width + x));
+      } else if (op.wide_rgb != nullptr) {
+        wide_tile(op, luma + x, u, v, n, op.wide_rgb + 3 * (row * width + x));
       } else {
         float* out = op.planar + row * width + x;
         planar_tile(op, luma + x, u, v, n, out, out + plane, out + 2 * plane);
@@ -183,6 +197,17 @@ void load_tile(const RgbToYuv& op, int64_t row, int64_t begin, int64_t n, Tile<i
   }
 }
 void load_tile(const RgbToYuv& op, int64_t row, int64_t begin, int64_t n, Tile<float>& tile) {
+  if (op.wide_rgb != nullptr) {
+    // Sums of whole numbers below 2^24 are exact in float.
+    const uint16_t* rgb = op.wide_rgb + 3 * (row * op.layout.width + begin);
+    for (int64_t i = 0; i < n; ++i) {
+      const int32_t green = rgb[3 * i + 1];
+      tile.green[i] = static_cast<float>(green);
+      tile.red[i] = static_cast<float>(rgb[3 * i] - green);
+      tile.blue[i] = static_cast<float>(rgb[3 * i + 2] - green);
+    }
+    return;
+  }
   const int64_t plane = op.layout.height * op.layout.width;
   const float* r = op.planar + row * op.layout.width + begin;
   const float *g = r + plane, *b = g + plane;

@@ -53,8 +53,16 @@ __device__ float chroma(const YuvToRgb& op, int plane, const Taps& x, const Taps
   return static_cast<float>(sum - (16 << (op.layout.bit_depth - 1)));
 }
 
-__device__ uint8_t to_byte(float x) {
-  return static_cast<uint8_t>(min(max(__float2int_rn(x), 0), 255));
+template <class T>
+__device__ T to_level(float x) {
+  return static_cast<T>(min(max(__float2int_rn(x), 0), sizeof(T) == 1 ? 255 : 65535));
+}
+
+template <class T>
+__device__ void store_pixel(T* rgb, float r, float g, float b) {
+  rgb[0] = to_level<T>(r);
+  rgb[1] = to_level<T>(g);
+  rgb[2] = to_level<T>(b);
 }
 
 template <class Sample>
@@ -73,9 +81,9 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY) to_rgb_kernel(YuvToRgb o
     const float g = luma + (op.u_to_g * u + op.v_to_g * v);
     const int64_t at = row * layout.width + x, plane = layout.height * layout.width;
     if (op.rgb != nullptr) {
-      op.rgb[3 * at] = to_byte(r);
-      op.rgb[3 * at + 1] = to_byte(g);
-      op.rgb[3 * at + 2] = to_byte(b);
+      store_pixel(op.rgb + 3 * at, r, g, b);
+    } else if (op.wide_rgb != nullptr) {
+      store_pixel(op.wide_rgb + 3 * at, r, g, b);
     } else {
       op.planar[at] = __saturatef(r);
       op.planar[at + plane] = __saturatef(g);
@@ -88,13 +96,16 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY) to_rgb_kernel(YuvToRgb o
 struct Pixel {
   float green, red, blue;
 };
+template <class T>
+__device__ Pixel pixel_of(const T* rgb) {
+  const float g = rgb[1];
+  return {g, rgb[0] - g, rgb[2] - g};
+}
 __device__ Pixel pixel(const RgbToYuv& op, int64_t row, int64_t column) {
   const int64_t y = clamp_index(row, op.layout.height), x = clamp_index(column, op.layout.width);
   const int64_t at = y * op.layout.width + x, plane = op.layout.height * op.layout.width;
-  if (op.rgb != nullptr) {
-    const float g = op.rgb[3 * at + 1];
-    return {g, op.rgb[3 * at] - g, op.rgb[3 * at + 2] - g};
-  }
+  if (op.rgb != nullptr) return pixel_of(op.rgb + 3 * at);
+  if (op.wide_rgb != nullptr) return pixel_of(op.wide_rgb + 3 * at);
   const float g = __saturatef(op.planar[at + plane]);
   return {g, __saturatef(op.planar[at]) - g, __saturatef(op.planar[at + 2 * plane]) - g};
 }

@@ -103,9 +103,14 @@ Planes planes_of(const YuvTensors& yuv) {
   return planes;
 }
 
+// What stands for 1.
+double unit_of(DType dtype) {
+  return dtype == DType::kUint8 ? 255.0 : dtype == DType::kUint16 ? 65535.0 : 1.0;
+}
+
 YuvToRgb make_yuv_to_rgb(const YuvTensors& yuv, const Tensor& out, const YuvFormat& format) {
   const Constants c = constants(format);
-  const double unit = out.dtype == DType::kUint8 ? 255.0 : 1.0;
+  const double unit = unit_of(out.dtype);
   const double red = 2.0 * (1.0 - c.kr) * unit / c.chroma_range / 16.0;
   const double blue = 2.0 * (1.0 - c.kb) * unit / c.chroma_range / 16.0;
   YuvToRgb op{};
@@ -119,6 +124,8 @@ YuvToRgb make_yuv_to_rgb(const YuvTensors& yuv, const Tensor& out, const YuvForm
   op.u_to_b = static_cast<float>(blue);
   if (out.dtype == DType::kUint8) {
     op.rgb = out.as<uint8_t>();
+  } else if (out.dtype == DType::kUint16) {
+    op.wide_rgb = out.as<uint16_t>();
   } else {
     op.planar = out.as<float>();
   }
@@ -127,12 +134,14 @@ YuvToRgb make_yuv_to_rgb(const YuvTensors& yuv, const Tensor& out, const YuvForm
 
 RgbToYuv make_rgb_to_yuv(const Tensor& rgb, const YuvTensors& out, const YuvFormat& format) {
   const Constants c = constants(format);
-  const double unit = rgb.dtype == DType::kUint8 ? 255.0 : 1.0, luma = c.y_range / unit;
+  const double unit = unit_of(rgb.dtype), luma = c.y_range / unit;
   const double u = c.chroma_range / unit / 16.0 / (2.0 * (1.0 - c.kb));
   const double v = c.chroma_range / unit / 16.0 / (2.0 * (1.0 - c.kr));
   RgbToYuv op{};
   if (rgb.dtype == DType::kUint8) {
     op.rgb = rgb.as<const uint8_t>();
+  } else if (rgb.dtype == DType::kUint16) {
+    op.wide_rgb = rgb.as<const uint16_t>();
   } else {
     op.planar = rgb.as<const float>();
   }
@@ -162,8 +171,9 @@ Tensor yuv_to_rgb_output(const YuvTensors& yuv, const YuvFormat& format, RgbLayo
   const int64_t height = yuv.y.dim(0), width = yuv.y.dim(1);
   require_shape(op, yuv.u, chroma_shape(format, height, width));
   require_shape(op, yuv.v, chroma_shape(format, height, width));
-  if (layout == RgbLayout::kInterleaved) {
-    return {.name = "out", .dtype = DType::kUint8, .shape = {height, width, 3}};
+  if (layout != RgbLayout::kPlanar) {
+    const DType dtype = layout == RgbLayout::kWide ? DType::kUint16 : DType::kUint8;
+    return {.name = "out", .dtype = dtype, .shape = {height, width, 3}};
   }
   return {.name = "out", .dtype = DType::kFloat32, .shape = {1, 3, height, width}};
 }
@@ -171,8 +181,10 @@ Tensor yuv_to_rgb_output(const YuvTensors& yuv, const YuvFormat& format, RgbLayo
 void yuv_to_rgb(const YuvTensors& yuv, const Tensor& out, const YuvFormat& format,
                 const Executor& executor) {
   constexpr const char* op = "yuv_to_rgb";
-  require_dtype(op, out, {DType::kUint8, DType::kFloat32});
-  const auto layout = out.dtype == DType::kUint8 ? RgbLayout::kInterleaved : RgbLayout::kPlanar;
+  require_dtype(op, out, {DType::kUint8, DType::kUint16, DType::kFloat32});
+  const auto layout = out.dtype == DType::kUint8    ? RgbLayout::kInterleaved
+                      : out.dtype == DType::kUint16 ? RgbLayout::kWide
+                                                    : RgbLayout::kPlanar;
   require_shape(op, out, yuv_to_rgb_output(yuv, format, layout).shape);
   require_apart(op, out, {&yuv.y, &yuv.u, &yuv.v});
   const YuvToRgb work = make_yuv_to_rgb(yuv, out, format);
@@ -187,7 +199,7 @@ void yuv_to_rgb(const YuvTensors& yuv, const Tensor& out, const YuvFormat& forma
 
 YuvTensors rgb_to_yuv_output(const Tensor& rgb, const YuvFormat& format) {
   constexpr const char* op = "rgb_to_yuv";
-  require_dtype(op, rgb, {DType::kUint8, DType::kFloat32});
+  require_dtype(op, rgb, {DType::kUint8, DType::kUint16, DType::kFloat32});
   const bool planar = rgb.dtype == DType::kFloat32;
   require_rank(op, rgb, planar ? "(1, 3, H, W)" : "(H, W, 3)");
   const int64_t height = rgb.dim(planar ? 2 : 0), width = rgb.dim(planar ? 3 : 1);

@@ -14,8 +14,8 @@
 // picture stands its edge.
 //
 // RGB is clamped to [0, 1] before and after; in a float picture NaN counts as 0. Integers are
-// rounded half to even, once. A 10-bit sample above 1023 counts as 1023. R = G = B wherever
-// U = V = 2^(d-1), and the other way round.
+// rounded half to even, once. In a uint16 picture 65535 stands for 1. A 10-bit sample above 1023
+// counts as 1023. R = G = B wherever U = V = 2^(d-1), and the other way round.
 //
 // The arithmetic is single precision without fused multiply-add, in one fixed order, and the chroma
 // of integer pictures is resampled exactly: every instruction set, thread count and CUDA give the
@@ -28,7 +28,8 @@
 
 namespace fastvid {
 
-enum class RgbLayout { kInterleaved, kPlanar };
+// kWide is kInterleaved with uint16 samples, of which 65535 stands for 1.
+enum class RgbLayout { kInterleaved, kWide, kPlanar };
 
 struct YuvTensors {
   Tensor y, u, v;
@@ -36,13 +37,13 @@ struct YuvTensors {
 
 //   y     uint8, or uint16 at 10 bits, (H, W) with H, W >= 1; rows may stand apart
 //   u, v  the same, (H, W) with halved axes rounded up; rows may stand apart
-//   out   uint8 (H, W, 3) or float32 (1, 3, H, W), shares no memory with the planes
+//   out   uint8 or uint16 (H, W, 3), or float32 (1, 3, H, W), shares no memory with the planes
 // The first form checks the planes and says what out must be (data is null).
 Tensor yuv_to_rgb_output(const YuvTensors& yuv, const YuvFormat& format, RgbLayout layout);
 void yuv_to_rgb(const YuvTensors& yuv, const Tensor& out, const YuvFormat& format,
                 const Executor& executor);
 
-//   rgb  uint8 (H, W, 3) or float32 (1, 3, H, W) with H, W >= 1
+//   rgb  uint8 or uint16 (H, W, 3), or float32 (1, 3, H, W) with H, W >= 1
 //   out  planes as above, sharing no memory with rgb or each other
 YuvTensors rgb_to_yuv_output(const Tensor& rgb, const YuvFormat& format);
 void rgb_to_yuv(const Tensor& rgb, const YuvTensors& out, const YuvFormat& format,

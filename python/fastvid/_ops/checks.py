@@ -30,6 +30,11 @@ def choice(op: str, name: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
+def is_wide(op: str, dtype: str) -> bool:
+    """Whether frames have 16 bits a sample."""
+    return choice(op, "dtype", dtype, ("uint8", "uint16")) == "uint16"
+
+
 def integer(op: str, name: str, value: int, low: int, high: int) -> None:
     """Checks that an int is in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int):

@@ -7,7 +7,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fastvid import _core
-from fastvid._ops.checks import outputs, threads_of
+from fastvid._ops.checks import is_wide, outputs, threads_of
+from fastvid.errors import InputError
 
 
 def yuv_to_rgb(
@@ -21,6 +22,7 @@ def yuv_to_rgb(
     subsampling: str = "420",
     chroma_location: str = "left",
     layout: str = "NHWC",
+    dtype: str = "uint8",
     out: Any = None,
     threads: int | None = None,
     stream: int | None = None,
@@ -43,19 +45,23 @@ def yuv_to_rgb(
         chroma_location: Where a chroma sample lies among the luma samples it covers: "left",
             "center", "topleft", "top", "bottomleft" or "bottom". "left" is on the even columns and
             midway between two rows.
-        layout: "NHWC" for bytes, "NCHW" for what models work in.
+        layout: "NHWC" for frames, "NCHW" for what models work in.
+        dtype: "uint8", or "uint16" for "NHWC" with 65535 for white.
         out: The result's array to write to; None allocates.
         threads: Number of threads; None is the default.
         stream: CUDA stream of arrays on a device; None is the current one.
 
     Returns:
-        uint8 (H, W, 3) for "NHWC", float32 (1, 3, H, W) in [0, 1] for "NCHW"; `out` where it was
-        given.
+        uint8 or uint16 (H, W, 3) for "NHWC", float32 (1, 3, H, W) in [0, 1] for "NCHW"; `out`
+        where it was given.
 
     Raises:
         InputTypeError: An argument has the wrong type or dtype.
         InputError: An argument has the wrong shape, layout or value.
     """
+    wide = is_wide("yuv_to_rgb", dtype)
+    if wide and layout == "NCHW":
+        raise InputError("yuv_to_rgb: dtype must be uint8 for layout 'NCHW', got 'uint16'")
     return _core.yuv_to_rgb(
         y,
         u,
@@ -66,6 +72,7 @@ def yuv_to_rgb(
         subsampling,
         chroma_location,
         layout,
+        wide,
         out,
         threads_of("yuv_to_rgb", threads),
         stream,
@@ -94,8 +101,8 @@ def rgb_to_yuv(
     position and (1, 1) / 2 for one midway, with the edge repeated outside the picture.
 
     Args:
-        rgb: uint8 (H, W, 3), or float32 (1, 3, H, W) in [0, 1]; values outside are clamped, NaN
-            counts as 0.
+        rgb: uint8 or uint16 (H, W, 3), or float32 (1, 3, H, W) in [0, 1]; values outside are
+            clamped, NaN counts as 0.
         matrix: As in `yuv_to_rgb`, as are the next four.
         full_range: Whether samples span the full range.
         bit_depth: 8 or 10.

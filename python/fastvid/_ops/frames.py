@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvid import _core
-from fastvid._ops.checks import integer, outputs, threads_of
+from fastvid._ops.checks import integer, is_wide, outputs, threads_of
 
 
 def rgb_to_planar(
-    frames: NDArray[np.uint8],
+    frames: NDArray[np.uint8] | NDArray[np.uint16],
     *,
     out: Any = None,
     threads: int | None = None,
@@ -20,10 +20,10 @@ def rgb_to_planar(
 ) -> NDArray[np.float32]:
     """Turns decoded frames into the layout models work in.
 
-    `out[n, c, y, x] = frames[n, y, x, c] / 255`, correctly rounded.
+    `out[n, c, y, x] = frames[n, y, x, c] / 255`, or `/ 65535` of uint16, correctly rounded.
 
     Args:
-        frames: uint8 (N, H, W, 3), RGB.
+        frames: uint8 or uint16 (N, H, W, 3), RGB.
         out: float32 (N, 3, H, W) to write to; None allocates.
         threads: Number of threads; None is the default.
         stream: CUDA stream of arrays on a device; None is the current one.
@@ -41,28 +41,32 @@ def rgb_to_planar(
 def planar_to_rgb(
     x: NDArray[np.float32],
     *,
+    dtype: str = "uint8",
     out: Any = None,
     threads: int | None = None,
     stream: int | None = None,
-) -> NDArray[np.uint8]:
+) -> NDArray[Any]:
     """Turns a model's output into frames.
 
-    `out[n, y, x, c] = round_half_even(255 * clamp(x[n, c, y, x], 0, 1))`; NaN becomes 0.
+    `out[n, y, x, c] = round_half_even(255 * clamp(x[n, c, y, x], 0, 1))`, with 65535 for uint16;
+    NaN becomes 0.
 
     Args:
         x: float32 (N, 3, H, W), RGB in [0, 1]; values outside are clamped.
-        out: uint8 (N, H, W, 3) to write to; None allocates.
+        dtype: "uint8" or "uint16".
+        out: Array of that dtype (N, H, W, 3) to write to; None allocates.
         threads: Number of threads; None is the default.
         stream: CUDA stream of arrays on a device; None is the current one.
 
     Returns:
-        uint8 (N, H, W, 3); `out` where it was given.
+        uint8 or uint16 (N, H, W, 3); `out` where it was given.
 
     Raises:
         InputTypeError: An argument has the wrong type or dtype.
         InputError: An argument has the wrong shape, layout or value.
     """
-    return _core.planar_to_rgb(x, out, threads_of("planar_to_rgb", threads), stream)
+    op = "planar_to_rgb"
+    return _core.planar_to_rgb(x, is_wide(op, dtype), out, threads_of(op, threads), stream)
 
 
 def rgb_to_luma(
