@@ -30,7 +30,7 @@ from fastvid_export.training.upscaling import (
 )
 
 KINDS: dict[str, dict[str, Any]] = {
-    "fast": {"channels": 16, "depth": 4, "block": 1, "slope": 0.1, "patch": 48},
+    "fast": {"channels": 32, "depth": 6, "block": 2, "patch": 48},
     "quality": {"channels": 32, "depth": 12, "block": 1, "slope": 0.1, "patch": 48},
     "real": {"channels": 48, "depth": 8, "block": 2, "slope": 0.1, "colour": "yes", "patch": 64},
 }
