@@ -17,7 +17,7 @@ from fastvid import Upscaler, Video
 from fastvid.scene import Scene
 from fastvid_export.__main__ import main
 from fastvid_export.errors import TrainingDataError
-from fastvid_export.training import material
+from fastvid_export.training import material, restoration
 from fastvid_export.training.bank import open_or_build
 
 SMALL = ["--set", "channels=16", "--set", "depth=1", "--set", "batch=2", "--set", "patch=16"]
@@ -60,6 +60,31 @@ def test_train_resume_and_bundle(
         assert model.upscale_frame(np.zeros((5, 8, 3), np.uint8)).shape == (10, 16, 3)
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+def test_train_and_bundle_of_real_video(
+    data: Path,
+    tmp_path: Path,
+    scale: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for count in ("_WINDOWS", "_CROPS"):
+        monkeypatch.setattr(restoration, count, 1)
+    run, out = tmp_path / "run", tmp_path / "model"
+    more = ("--set", "kind=real", "--set", f"scale={scale}", "--steps", "2")
+    assert train(data, run, *more, "--validate-every", "2") == 0
+    assert list((run / "samples").glob("step_*.png"))
+    command = ["bundle", "upscaler", "--checkpoint", str(run / "best.pt"), "--out", str(out)]
+    assert main([*command, "--data", str(data), "--cache", str(run / "cache")]) == 0
+    said = capsys.readouterr().out
+    for kind in ("light", "compressed", "noisy"):
+        assert f"flicker, as a share of that of {'bicubic' if scale > 1 else 'the input'}" in said
+        assert f"on 1 held-back clips, {kind}" in said
+    with Upscaler(out, scale=scale, device="cpu") as model:
+        frame = np.zeros((5, 8, 3), np.uint8)
+        assert model.upscale_frame(frame).shape == (5 * scale, 8 * scale, 3)
+
+
 def test_a_run_is_not_overwritten(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,7 +95,7 @@ def test_a_run_is_not_overwritten(
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [("depth=many", "depth: setting must be int"), ("colour=1", "no setting is called colour")],
+    [("depth=many", "depth: setting must be int"), ("colours=1", "no setting is called colours")],
 )
 def test_wrong_settings_are_refused(
     data: Path, tmp_path: Path, setting: str, message: str, capsys: pytest.CaptureFixture[str]
