@@ -6,26 +6,43 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvid.errors import InputError
 from fastvid_export.errors import CheckpointError
 from fastvid_export.importers import Architecture, ImportOptions, Say
+from fastvid_export.importers.configs import read_json
 
 if TYPE_CHECKING:
     from fastvid.bundle import Bundle
 
 INDEX = "model_index.json"
-_MOST_BYTES = 1 << 24
 
-_PIPELINES: dict[str, str] = {}
-"""Module of this package by the pipeline's class name; it has `build(folder, ...)` as below."""
+_PIPELINES: dict[str, str] = {
+    "WanPipeline": "wan",
+    "WanImageToVideoPipeline": "wan",
+}
+"""Module of this package by the pipeline's class name; it has `build(source, ...)` as below."""
 
-ARCHITECTURES: tuple[Architecture, ...] = ()
+_FOLDER = "a diffusers folder"
+_WAN = "Wan Team 2025, arXiv:2503.20314"
+ARCHITECTURES: tuple[Architecture, ...] = (
+    Architecture(
+        "Wan 2.1 T2V", "generator", _WAN, _FOLDER, "text to video, 1.3B and 14B; video to video"
+    ),
+    Architecture(
+        "Wan 2.1 I2V", "generator", _WAN, _FOLDER, "from a picture, or from the first and the last"
+    ),
+    Architecture(
+        "Wan 2.2 TI2V 5B", "generator", _WAN, _FOLDER, "text to video, and from a first picture"
+    ),
+    Architecture(
+        "Wan 2.2 A14B", "generator", _WAN, _FOLDER, "T2V and I2V; two transformers of 14B"
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +87,7 @@ def matches(path: Path) -> bool:
 
 def build(path: Path, folder: Path, options: ImportOptions, say: Say) -> Bundle:
     """Writes the bundle of a pipeline's folder, see `Importer.build`."""
-    options.flags.refuse("folder of diffusers")
+    replace(options.flags, name=None, licence=None).refuse("folder of diffusers")
     source = read(path)
     module = importlib.import_module(f"fastvid_export.importers.{_PIPELINES[source.class_name]}")
     made: Bundle = module.build(source, folder, options, say)
@@ -92,23 +109,3 @@ def read(path: Path) -> PipelineFolder:
             f"model: _class_name in {INDEX} must be one of {known}, got {str(name)[:80]!r}"
         )
     return PipelineFolder(path, name, index)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object in a file of the model.
-
-    Raises:
-        CheckpointError: There is no such file, or it holds none.
-    """
-    name = f"{path.parent.name}/{path.name}"
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise CheckpointError(f"model: {name} must be at most {_MOST_BYTES} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"model: {name} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"model: {name} is not JSON: {error!s:.200}") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"model: {name} must hold an object, got {type(value).__name__}")
-    return value
