@@ -31,7 +31,7 @@ from fastvid.backends import _openvino_setup
 from fastvid.bundle import Bundle, shipped, write_bundle
 from fastvid.metrics import psnr
 from fastvid.scene import Scene
-from fastvid_export import export, precisions
+from fastvid_export import export, precisions, samples
 from fastvid_export.precisions import PrecisionFigure
 
 HEIGHT, WIDTH = 540, 960
@@ -72,11 +72,12 @@ def main() -> None:
 
 
 def _model(bundle: Bundle, options: argparse.Namespace) -> list[dict[str, Any]]:
-    found = precisions.measure(bundle, data=options.data, rounds=options.rounds)
+    material = samples.from_videos(options.data) if options.data else None
+    found = precisions.measure(bundle, material=material, rounds=options.rounds)
     with tempfile.TemporaryDirectory(prefix="fastvid-bench-") as folder:
         path = export(bundle.path, "onnx-int8", output=Path(folder) / "int8", data=options.data)
         found += precisions.measure(
-            Bundle.load(path), reference=bundle, data=options.data, rounds=options.rounds
+            Bundle.load(path), reference=bundle, material=material, rounds=options.rounds
         )
     rows = []
     for one in found:

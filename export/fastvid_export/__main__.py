@@ -157,12 +157,13 @@ def _bundle(options: argparse.Namespace) -> int:
 
 def _precisions(options: argparse.Namespace) -> int:
     from fastvid.bundle import Bundle
-    from fastvid_export import precisions
+    from fastvid_export import precisions, samples
 
     bundle = Bundle.load(options.folder)
     reference = None if options.reference is None else Bundle.load(options.reference)
+    material = None if options.data is None else samples.from_videos(options.data)
     measured = precisions.measure(
-        bundle, reference=reference, data=options.data, rounds=options.rounds
+        bundle, reference=reference, material=material, rounds=options.rounds
     )
     for row in measured:
         print(row.to_text())

@@ -33,6 +33,7 @@ from fastvid_export import (
     fidelity,
     formats,
     onnx_files,
+    precisions,
     samples,
     sources,
     triton,
@@ -339,6 +340,11 @@ def _converted(
         if external := [file for file in written if file.endswith(".data")]:
             spec["external_data"] = external
     manifest["quality"] += _end_to_end(bundle, manifest, files, material, recorded, request, say)
+    if row.artefact == "bundle" and bundle.task in precisions.SIZES:
+        with tempfile.TemporaryDirectory(prefix="fastvid-export-") as folder:
+            made = write_bundle(Path(folder) / "made", manifest, files)
+            limits = {} if request.min_psnr is not None else precisions.LOSSES
+            manifest["precisions"] = precisions.of_export(made, bundle, material, limits, say)
     return _Made(graphs, manifest, files)
 
 
@@ -357,6 +363,7 @@ def _manifest(
     """`bundle.json` of the source, with what the export changed."""
     manifest: dict[str, Any] = json.loads((bundle.path / MANIFEST).read_text(encoding="utf-8"))
     del manifest["files"], manifest["format_version"]
+    manifest.pop("precisions", None)
     changed = precision != "float32" or request.portable
     figures = [asdict(figure) for graph in graphs.values() for figure in graph.figures]
     provenance = manifest["provenance"]

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,8 @@ from fastvid.metrics import psnr
 from fastvid.scene import Scene
 from fastvid.upscaler import Upscaler
 from fastvid_export import samples
-from fastvid_export.samples import Clip
+from fastvid_export.errors import FidelityError
+from fastvid_export.samples import Clip, Material
 
 LOSSES = {"float32": 0.01, "float16": 0.05, "bfloat16": 0.05, "int8": 0.15}
 """dB that a precision may lose."""
@@ -40,7 +40,9 @@ SIZES = {"upscaler": (540, 960), "interpolator": (720, 1280)}
 
 _MOST_PSNR = 50.0
 """Pictures count as no better: nobody sees what is beyond, and black frames would outweigh all."""
-_ROUNDS = 15
+_ROUNDS, _EXPORT_ROUNDS = 15, 5
+_SLOW = 0.5
+"""Seconds of a frame from which on less is measured."""
 _REFERENCE = "onnxruntime", "float32"
 
 Frame = NDArray[np.uint8]
@@ -73,7 +75,7 @@ def measure(
     bundle: Bundle,
     *,
     reference: Bundle | None = None,
-    data: str | os.PathLike[str] | None = None,
+    material: Material | None = None,
     rounds: int = _ROUNDS,
     size: tuple[int, int] | None = None,
 ) -> list[Measured]:
@@ -82,7 +84,7 @@ def measure(
     Args:
         bundle: An upscaler or interpolator.
         reference: The same model in float32; needed where the bundle computes in less.
-        data: A video or a folder of videos; drawn scenes by default.
+        material: Pictures to measure on, those that calibrate included; drawn scenes by default.
         rounds: How often each way is timed, in turns.
         size: Height and width of the frames that are timed; those of `SIZES` by default.
 
@@ -104,25 +106,59 @@ def measure(
         raise InputError(
             f"reference: argument must be the model that {bundle.name!r} was made from, in float32"
         )
-    material = samples.drawn(calibrate=True) if data is None else samples.from_videos(Path(data))
-    clips = [*material.check, *material.calibration]
+    material = material or samples.drawn(calibrate=True)
     height, width = size or SIZES[bundle.task]
     with tempfile.TemporaryDirectory(prefix="fastvid-precisions-") as folder:
         rows = [_Row(base, *_REFERENCE)]
         rows += [_Row(_offering(bundle, *way, Path(folder)), *way) for way in _ways(bundle)]
+        frames = [_allowed(frame, bundle) for frame in _moving(height, width)]
+        seconds = rows[0].warm(frames)
+        clips = [*material.check, *(material.calibration if seconds < _SLOW else ())]
         for row in rows:
             row.draw(clips)
-        _time(rows, height, width, rounds)
+        _time(rows, frames, rounds if seconds < _SLOW else 1)
     first, *others = rows
     name = f"{len(first.scores)} pictures of {material.name}; time of {width}x{height}"
     return [_judged(row, first, name) for row in others]
+
+
+def of_export(
+    made: Bundle, source: Bundle, material: Material, limits: Mapping[str, float], say: Say
+) -> list[dict[str, Any]]:
+    """What the manifest of an exported bundle says of its precisions.
+
+    Args:
+        made: What was exported.
+        source: What it was made from, in float32.
+        material: Pictures to measure on.
+        limits: dB that each precision may lose in onnxruntime.
+        say: Called with a line for each way that was measured.
+
+    Raises:
+        FidelityError: The bundle loses more than that.
+    """
+    found = measure(
+        made, reference=source, material=material, rounds=_EXPORT_ROUNDS, size=samples.SIDES
+    )
+    for one in found:
+        say(one.to_text())
+        figure = one.figure
+        limit = limits.get(figure.precision)
+        own = (figure.backend, figure.precision) == ("onnxruntime", made.precision)
+        if own and limit is not None and figure.loss > limit:
+            raise FidelityError(
+                f"fidelity: {figure.precision} must lose at most {limit:g} dB of PSNR, it loses "
+                f"{figure.loss:.3f} on {figure.data}",
+                hint="--data gives pictures like yours, --min-psnr puts another limit in its place",
+            )
+    return [entry(one.figure) for one in found if not one.problem]
 
 
 def update(bundle: Bundle, measured: Sequence[Measured]) -> Bundle:
     """Writes what is kept into the bundle's manifest, in place of what was there."""
     manifest: dict[str, Any] = json.loads((bundle.path / MANIFEST).read_text(encoding="utf-8"))
     del manifest["files"], manifest["format_version"]
-    manifest["precisions"] = [_entry(m.figure) for m in measured if not m.problem]
+    manifest["precisions"] = [entry(m.figure) for m in measured if not m.problem]
     files = {file: bundle.read(file) for file in bundle.files}
     return write_bundle(bundle.path, manifest, files, overwrite=True)
 
@@ -145,12 +181,12 @@ def _offering(bundle: Bundle, backend: str, precision: str, folder: Path) -> Bun
     manifest: dict[str, Any] = json.loads((bundle.path / MANIFEST).read_text(encoding="utf-8"))
     del manifest["files"], manifest["format_version"]
     figure = PrecisionFigure(precision, backend, 0.0, 1.0, _choice.processor(), "to be measured")
-    manifest["precisions"] = [_entry(figure)]
+    manifest["precisions"] = [entry(figure)]
     files = {file: bundle.read(file) for file in bundle.files}
     return write_bundle(folder / f"{backend}-{precision}", manifest, files)
 
 
-def _entry(figure: PrecisionFigure) -> dict[str, Any]:
+def entry(figure: PrecisionFigure) -> dict[str, Any]:
     """As it stands in a manifest."""
     return {k: v for k, v in dataclasses.asdict(figure).items() if v is not None and v != ""}
 
@@ -176,16 +212,27 @@ class _Row:
         """Draws what is known already, and remembers how near it came."""
         for clip in clips:
             if self._bundle.task == "interpolator":
-                picture = self._model.between(clip[0], clip[2])
-                self._score(picture, clip[1], picture, clip[1])
+                first, truth, last = (_allowed(frame, self._bundle) for frame in clip[:3])
+                picture = self._model.between(first, last)
+                self._score(picture, truth, picture, truth)
                 continue
             truth = _whole(clip[1], self._bundle.scale or 1)
-            picture = self._model.upscale_frame(_smaller(truth, self._bundle.scale or 1))
+            small = _smaller(truth, self._bundle.scale or 1)
+            picture = self._model.upscale_frame(_allowed(small, self._bundle))
+            sides = zip(picture.shape[:2], truth.shape[:2], strict=True)
+            height, width = (min(pair) for pair in sides)
+            picture, truth = picture[:height, :width], truth[:height, :width]
             self._score(picture, truth, *(_luma(image) for image in (picture, truth)))
 
     def _score(self, picture: Frame, truth: Frame, ours: Any, theirs: Any) -> None:
         self.pictures.append(picture)
         self.scores.append(min(_MOST_PSNR, psnr(ours, theirs)))
+
+    def warm(self, frames: Sequence[Frame]) -> float:
+        """Seconds of a frame, once it has been drawn before."""
+        for _ in range(2):
+            self.time(frames)
+        return self.seconds[1]
 
     def time(self, frames: Sequence[Frame]) -> None:
         """Takes the time of one frame."""
@@ -197,9 +244,12 @@ class _Row:
         self.seconds.append(time.perf_counter() - begun)
 
 
-def _time(rows: Sequence[_Row], height: int, width: int, rounds: int) -> None:
+def _moving(height: int, width: int) -> list[Frame]:
     scene = Scene(width, height, seed=6)
-    frames = [scene.draw(0.4 + t / 30) for t in range(2)]
+    return [scene.draw(0.4 + t / 30) for t in range(2)]
+
+
+def _time(rows: Sequence[_Row], frames: Sequence[Frame], rounds: int) -> None:
     for row in rows:
         row.time(frames)
         row.seconds.clear()
@@ -229,6 +279,17 @@ def _judged(row: _Row, first: _Row, data: str) -> Measured:
         problem = f"it must be at least {_choice.FASTER:g} times as fast"
     ours, theirs = (round(1e3 * statistics.median(r.seconds), 3) for r in (row, first))
     return Measured(figure, problem, ours, theirs)
+
+
+def _allowed(frame: Frame, bundle: Bundle) -> Frame:
+    """The upper left of a frame, or more than it, in a size that the bundle takes."""
+    rule = bundle.size_rule
+    step = rule.multiple_of if rule.padding == "none" else 1
+    sides = [min(side, rule.maximum) // step * step for side in frame.shape[:2]]
+    sides = [max(side, -(-rule.minimum // step) * step) for side in sides]
+    missing = [(0, max(0, side - have)) for side, have in zip(sides, frame.shape[:2], strict=True)]
+    grown = np.pad(frame, [*missing, (0, 0)], mode="edge")
+    return np.ascontiguousarray(grown[: sides[0], : sides[1]])
 
 
 def _whole(frame: Frame, scale: int) -> Frame:

@@ -207,3 +207,44 @@ def test_auto_device_says_why_the_cpu(tmp_path: Path) -> None:
 def test_named_onnxruntime_is_taken(tmp_path: Path) -> None:
     bundle = measured(tmp_path, "upscaler-fast-x2", figure("float32", speed=1.3))
     assert _opened(bundle, backend="onnxruntime")[0] == "onnxruntime"
+
+
+# Bundles in less precision beside the original
+
+
+def _narrow(tmp_path: Path, **settings: str) -> Bundle:
+    """A bundle, and one beside it that says that it is its int8 form."""
+    bundle = measured(tmp_path, "upscaler-fast-x2")
+    folder = tmp_path / "upscaler-fast-x2-int8"
+    shutil.copytree(bundle.path, folder)
+    manifest = json.loads((folder / "bundle.json").read_text())
+    digest = bundle.files["upscale.onnx"].sha256
+    manifest["provenance"]["settings"] = {"sha256.upscale": digest, **settings}
+    manifest |= {"name": "upscaler-fast-x2-int8", "precision": "int8"}
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    return bundle
+
+
+def test_precision_takes_the_bundle_that_was_made_of_this_one(tmp_path: Path) -> None:
+    bundle = _narrow(tmp_path)
+    assert _choice.offered(bundle) == ("float32", "int8")
+    with Upscaler(bundle.path, device="cpu", precision="int8") as model:
+        report = model.report()
+        assert model.upscale_frame(frames(1)[0]).shape == (192, 320, 3)
+    assert (report.model, report.precision) == ("upscaler-fast-x2-int8", "int8")
+    with Upscaler(bundle.path, device="cpu") as model:
+        assert model.report().precision == "float32"
+
+
+def test_bundle_made_of_other_graphs_is_refused(tmp_path: Path) -> None:
+    bundle = _narrow(tmp_path, **{"sha256.upscale": "0" * 64})
+    with pytest.raises(InputError, match=r"'int8' of .* must be made from its graphs.*--overwrite"):
+        backends.open(bundle, device="cpu", precision="int8")
+
+
+def test_shipped_narrow_bundles_are_of_the_models_that_ship() -> None:
+    for name, path in shipped().items():
+        for precision, suffix in (("int8", "-int8"), ("float16", "-fp16")):
+            if name.removesuffix(suffix) in shipped() and name.endswith(suffix):
+                original = Bundle.load(shipped()[name.removesuffix(suffix)])
+                assert _choice.narrow_form(original, precision) == Bundle.load(path)

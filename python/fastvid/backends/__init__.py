@@ -214,7 +214,8 @@ def open(
             else onnxruntime.
         precision: `auto` is that of the bundle's graphs. `bfloat16` computes the products of
             float32 graphs in it, in OpenVINO, where the bundle says what that costs and the
-            processor has it; every other precision than the graphs' own raises, because a bundle
+            processor has it. `int8` and `float16` take the bundle that `fastvid export` made of
+            this one beside it. Every other precision than the graphs' own raises, because a bundle
             computes in the precision it was exported with.
         threads: CPU threads of each graph; None takes all CPUs this process may use.
         check_finite: Whether to look for NaN and infinity in every output, which costs time.
@@ -242,6 +243,7 @@ def open(
     count = thread_count(threads)
     from fastvid.backends import _choice, onnxruntime
 
+    bundle = _choice.narrow_form(bundle, precision) or bundle
     named = "tensorrt" if engines is not None else str(backend)
     choice = _choice.choose(bundle, target, named, precision)
     options = onnxruntime.Options(

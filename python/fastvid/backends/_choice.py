@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 
 from fastvid import _core
-from fastvid.bundle import Bundle, PrecisionFigure
+from fastvid.bundle import MANIFEST, Bundle, PrecisionFigure
 from fastvid.devices import Device
 from fastvid.errors import BackendUnavailableError, InputError
 
@@ -21,6 +21,10 @@ takes its time too."""
 
 _FORMATS = {"float32": "onnx", "float16": "onnx-fp16", "int8": "onnx-int8"}
 """Format of `fastvid export` that computes in a precision."""
+
+
+_SUFFIXES = {"float16": "-fp16", "int8": "-int8"}
+"""What `fastvid export` appends to the name of a model in less precision."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,34 @@ def installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
+def narrow_form(bundle: Bundle, precision: str) -> Bundle | None:
+    """The bundle that an export of another one to less precision made beside it, if it is there.
+
+    Raises:
+        ModelError: A bundle lies there that cannot be used.
+        InputError: It was made from other graphs than those of `bundle`.
+    """
+    suffix = _SUFFIXES.get(precision)
+    if suffix is None or bundle.precision != "float32":
+        return None
+    folder = bundle.path.with_name(bundle.path.name + suffix)
+    if not (folder / MANIFEST).is_file():
+        return None
+    found = Bundle.load(folder)
+    settings = found.provenance.settings
+    same = found.precision == precision and all(
+        settings.get(f"sha256.{name}") == bundle.files[graph.file].sha256
+        for name, graph in bundle.graphs.items()
+    )
+    if not same:
+        raise InputError(
+            f"precision: {precision!r} of {bundle.name!r} must be made from its graphs, "
+            f"{folder.name!r} was made from others",
+            hint=f"`fastvid export {bundle.name} --format {_FORMATS[precision]} --overwrite`",
+        )
+    return found
+
+
 def offered(bundle: Bundle) -> tuple[str, ...]:
     """Precisions that a bundle can be run in on this machine, its own first."""
     more = {
@@ -52,7 +84,13 @@ def offered(bundle: Bundle) -> tuple[str, ...]:
         for figure in bundle.precisions
         if figure.backend == "openvino" and figure.precision != bundle.precision
     }
-    return (bundle.precision, *sorted(more & set(_runnable())))
+    beside = {
+        precision
+        for precision, suffix in _SUFFIXES.items()
+        if bundle.precision == "float32"
+        and (bundle.path.with_name(bundle.path.name + suffix) / MANIFEST).is_file()
+    }
+    return (bundle.precision, *sorted(more & set(_runnable()) | beside))
 
 
 def _runnable() -> tuple[str, ...]:
