@@ -16,6 +16,7 @@ import backend_tables
 import export_tables
 import generation.tables as generation
 import gpu_rows
+import ifnet_tables
 import overhead
 import timing
 from tables import load, ms, source, table, times
@@ -413,6 +414,7 @@ SECTIONS = {
     "Interpolation: quality": interpolation_quality,
     "Interpolation: held-back crops": lambda: bundle_quality("interpolator-fast"),
     "Interpolation: time": interpolation_time,
+    "Interpolation: RIFE's networks": ifnet_tables.times,
     "Upscaling: quality": lambda: bundle_quality("upscaler-fast-x2"),
     "Upscaling: time": upscaling_time,
     "Generation: time": generation.time,

@@ -99,7 +99,7 @@ def _encoded(b: _Graph, net: IFNet, image: str) -> str:
     weight, bias = upsampling(layers[-1], shuffle=1)
     zeros = 4 * (source_channels(net.options) - 3) - len(bias)
     weight, bias = np.pad(weight, ((0, zeros), (0, 0), (0, 0), (0, 0))), np.pad(bias, (0, zeros))
-    return b.shuffled(b.conv(x, weight, bias), 2)
+    return b.shuffled(b.conv(x, weight, bias), 2, len(bias) // 4)
 
 
 def between(net: IFNet) -> onnx.ModelProto:
@@ -158,11 +158,11 @@ def _block(
     shuffle = 2 if o.shuffle else 1
     last = block.lastconv[0] if o.shuffle else block.lastconv
     weight, bias = upsampling(last, shuffle)
-    flow = 4 * (2 * shuffle) ** 2
-    kept = (5 + (0 if index == len(o.widths) - 1 else o.carried)) * (2 * shuffle) ** 2
+    factor, others = 2 * shuffle, 1 + (0 if index == len(o.widths) - 1 else o.carried)
+    flow, kept = 4 * factor**2, (4 + others) * factor**2
     change = b.conv(x, weight[:flow] * block.stretch, bias[:flow] * block.stretch)
     other = b.conv(x, weight[flow:kept], bias[flow:kept])
-    return b.shuffled(change, 2 * shuffle), b.shuffled(other, 2 * shuffle)
+    return b.shuffled(change, factor, 4), b.shuffled(other, factor, others)
 
 
 def part_channels(o: IFNetOptions, index: int) -> list[list[int | None]]:
@@ -257,9 +257,21 @@ class _Graph(Builder):
         """LeakyReLU."""
         return str(self.op("LeakyRelu", x, alpha=SLOPE))
 
-    def shuffled(self, x: str, factor: int) -> str:
-        """PyTorch's pixel shuffle."""
-        return str(self.op("DepthToSpace", x, blocksize=factor, mode="CRD"))
+    def shuffled(self, x: str, factor: int, channels: int) -> str:
+        """PyTorch's pixel shuffle to `channels`.
+
+        By 2, pixels of a row are interleaved, then rows: onnxruntime does either on whole vectors,
+        in two thirds of the time of DepthToSpace. By 4 that is no slower.
+        """
+        if factor > 2:
+            return str(self.op("DepthToSpace", x, blocksize=factor, mode="CRD"))
+        rows = self.size(x, 2)
+        pixels = self.op("Reshape", x, self.ints(0, factor * channels, factor, -1))
+        wide = self.op("Concat", self.ints(0, channels, factor), rows, self.ints(-1), axis=0)
+        interleaved = self.op("Reshape", self.transpose(pixels, 0, 1, 3, 2), wide)
+        tall = self.op("Mul", rows, self.ints(factor))
+        shape = self.op("Concat", self.ints(0, channels), tall, self.ints(-1), axis=0)
+        return str(self.op("Reshape", self.transpose(interleaved, 0, 1, 3, 2, 4), shape))
 
     def plane(self, value: str, like: str) -> str:
         """A plane (N, 1, h, w) of a value (N, 1, 1, 1)."""
