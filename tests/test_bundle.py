@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from manifests import FILES, FRAMES, MANIFEST, UNSAFE_NAMES, changed
 
 import fastvid
 from fastvid import _manifest, bundle
-from fastvid.bundle import Bundle, SizeRule, write_bundle
+from fastvid.bundle import Bundle, Linked, SizeRule, write_bundle
 from fastvid.errors import (
     FastvidError,
     InputError,
@@ -400,6 +401,40 @@ def test_failed_write_leaves_nothing(tmp_path: Path, manifest: Any, files: Any) 
     with pytest.raises(FastvidError):
         write_bundle(tmp_path / "model", manifest, files)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_linked_files_are_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "weights.safetensors"
+    source.write_bytes(b"weights")
+    (tmp_path / "link").symlink_to(source)
+    graph = MANIFEST["graphs"]["upscale"] | {"external_data": ["w.data"]}
+    manifest = {**MANIFEST, "graphs": {"upscale": graph}}
+    files = {**FILES, "w.data": Linked(tmp_path / "link")}
+    made = write_bundle(tmp_path / "model", manifest, files)
+    assert made.read("w.data") == b"weights"
+    assert (made.path / "w.data").samefile(source)
+    made.verify()
+
+    def refuse(*paths: Any) -> None:
+        raise OSError(errno.EXDEV, "another disk")
+
+    monkeypatch.setattr(os, "link", refuse)
+    copied = write_bundle(tmp_path / "copied", manifest, files)
+    assert copied.read("w.data") == b"weights"
+    assert not (copied.path / "w.data").samefile(source)
+
+
+def test_a_changed_link_is_found(tmp_path: Path) -> None:
+    source = tmp_path / "weights"
+    source.write_bytes(b"weights")
+    made = write_bundle(tmp_path / "model", MANIFEST, {**FILES, "w.data": Linked(source)})
+    which = made.check("w.data")
+    made.require_unchanged("w.data", which)
+    source.write_bytes(b"changed")
+    with pytest.raises(IntegrityError, match=r"sha256 of w\.data"):
+        made.check("w.data")
+    with pytest.raises(IntegrityError, match="must not be changed"):
+        made.require_unchanged("w.data", which)
 
 
 def test_failed_overwrite_keeps_the_old_bundle(folder: Path) -> None:

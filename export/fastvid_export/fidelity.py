@@ -28,7 +28,9 @@ class Gate:
 GATES: Mapping[str, Gate] = {
     "float32": Gate(pictures=60.0, values=60.0, cosine=0.99999),
     "float16": Gate(pictures=50.0, values=50.0, cosine=0.9999),
+    "bfloat16": Gate(pictures=40.0, values=40.0, cosine=0.999),
     "int8": Gate(pictures=40.0, values=30.0, cosine=0.99),
+    "int4": Gate(pictures=30.0, values=25.0, cosine=0.97),
 }
 """By what the graphs compute in; `float32` is for graphs that are only written differently."""
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -105,6 +106,24 @@ def export(plan: GraphPlan) -> ExportedGraph:
 
 def trace(plan: GraphPlan) -> bytes:
     """The ONNX file of a module, with nothing in it that depends on this machine."""
+    model = traced(plan)
+    return (compact(model) if plan.compact else model).SerializeToString(deterministic=True)
+
+
+def traced(
+    plan: GraphPlan, table: Mapping[Any, Any] | None = None, absent: Collection[str] = ()
+) -> onnx.ModelProto:
+    """The ONNX model of a module.
+
+    Args:
+        plan: What to trace.
+        table: Translations of operators; None is that of fastvid's.
+        absent: Names of weights whose values are left out; the graph says that they lie in a file
+            without a name.
+
+    Raises:
+        ExportError: The module cannot be traced.
+    """
     first = next(sample for samples in plan.samples.values() for sample in samples)
     example = tuple(torch.from_numpy(first[port.name]) for port in plan.inputs)
     varying = tuple(
@@ -128,14 +147,19 @@ def trace(plan: GraphPlan) -> bytes:
                 input_names=[port.name for port in plan.inputs],
                 output_names=[port.name for port in plan.outputs],
                 opset_version=OPSET,
-                custom_translation_table=ops.onnx_translations(),
+                custom_translation_table=table or ops.onnx_translations(),
                 verbose=False,
             )
         except Exception as error:  # the exporter raises many types
             raise ExportError(f"export: {plan.name} cannot be traced: {error}") from error
     assert program is not None
-    model = _clean(program.model_proto, plan)
-    return (compact(model) if plan.compact else model).SerializeToString(deterministic=True)
+    for name, value in program.model.graph.initializers.items():
+        if name in absent:
+            dtype, shape = value.dtype, value.shape
+            assert dtype is not None
+            assert isinstance(shape, onnx_ir.Shape)
+            value.const_value = onnx_ir.ExternalTensor("", 0, 0, dtype, shape=shape, name=name)
+    return _clean(program.model_proto, plan)
 
 
 def _as_called(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -174,7 +198,7 @@ def compare(plan: GraphPlan, runner: Runner) -> list[Difference]:
         worst = dict.fromkeys((port.name for port in plan.outputs), 0.0)
         for sample in samples:
             theirs = runner(sample)
-            for port, ours in zip(plan.outputs, _run(plan, sample), strict=True):
+            for port, ours in zip(plan.outputs, run_module(plan, sample), strict=True):
                 difference = _difference(port, ours, theirs[port.name], f"{plan.name} ({kind})")
                 worst[port.name] = max(worst[port.name], difference)
         found += [
@@ -183,7 +207,8 @@ def compare(plan: GraphPlan, runner: Runner) -> list[Difference]:
     return found
 
 
-def _run(plan: GraphPlan, sample: Arrays) -> list[NDArray[Any]]:
+def run_module(plan: GraphPlan, sample: Arrays) -> list[NDArray[Any]]:
+    """What the module itself gives, in the order of the outputs."""
     with torch.no_grad():
         result = plan.module(*(torch.from_numpy(sample[port.name]) for port in plan.inputs))
     tensors = [result] if isinstance(result, Tensor) else list(result)

@@ -36,7 +36,7 @@ DTYPES = (
     "float32",
     "float64",
 )
-PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+PRECISIONS = ("float32", "float16", "bfloat16", "int8", "int4")
 PADDINGS = ("internal", "edge", "reflect", "none")
 REQUIRED_GRAPHS: Mapping[str, tuple[str, ...]] = {
     "upscaler": ("upscale",),

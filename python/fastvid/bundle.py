@@ -91,7 +91,7 @@ class Bundle:
     """Every file of the folder except `bundle.json`."""
     precision: str = "float32"
     """What the graphs compute in, whatever their inputs and outputs are: `float32`, `float16`,
-    `bfloat16` or `int8`."""
+    `bfloat16`, `int8` or `int4`."""
     scale: int | None = None
     """Factor between input and output sides of an upscaler; None for other tasks."""
     requires_fastvid: str = ""

@@ -17,6 +17,7 @@ import tiny_models as tiny
 from onnx import TensorProto, helper
 
 from fastvid import backends
+from fastvid.backends import _onnx_external
 from fastvid.bundle import Bundle, write_bundle
 from fastvid.devices import available_cpus, cuda_driver
 from fastvid.errors import (
@@ -113,6 +114,61 @@ def test_external_weights_outside_the_manifest_are_not_read(
     monkeypatch.chdir(tmp_path)
     Path("w.data").write_bytes(weights)
     with pytest.raises(ModelError, match=r"run\.onnx"):
+        _open(bundle)
+
+
+@pytest.fixture
+def mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of any size are mapped."""
+    monkeypatch.setattr(_onnx_external, "MAPPED_BYTES", 0)
+
+
+def _with_weights(folder: Path, *listed: str) -> Bundle:
+    data, weights = tiny.external("w.data")
+    graph = tiny.manifest()["graphs"]["run"] | {"external_data": list(listed)}
+    files = {"run.onnx": data, "w.data": weights, "other.data": weights}
+    return write_bundle(folder, tiny.manifest(graphs={"run": graph}), files)
+
+
+@pytest.mark.usefixtures("mapped")
+def test_large_weights_are_mapped_from_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = _with_weights(tmp_path / "model", "w.data")
+    monkeypatch.chdir(tmp_path)
+    Path("w.data").write_bytes(bytes(1600))
+    with _open(bundle) as model:
+        y = model.graph("run").run({"x": np.zeros((100, 4), np.float32)})["y"]
+    np.testing.assert_array_equal(y.reshape(-1), np.arange(1, 401))
+
+
+@pytest.mark.usefixtures("mapped")
+def test_mapped_weights_are_verified_and_listed(tmp_path: Path) -> None:
+    bundle = _with_weights(tmp_path / "unlisted", "other.data")
+    with pytest.raises(ManifestError, match=r"external_data must list 'w\.data'"):
+        _open(bundle)
+    bundle = _with_weights(tmp_path / "changed", "w.data")
+    (bundle.path / "w.data").write_bytes(bytes(1600))
+    with pytest.raises(IntegrityError, match=r"sha256 of w\.data"):
+        _open(bundle)
+
+
+@pytest.mark.usefixtures("mapped")
+def test_weights_that_change_while_they_are_mapped_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = _with_weights(tmp_path / "model", "w.data")
+    check = Bundle.check
+
+    def checked(self: Bundle, file: str) -> Any:
+        found = check(self, file)
+        data = (self.path / file).read_bytes()
+        (self.path / "new").write_bytes(bytes(len(data)))
+        (self.path / "new").rename(self.path / file)
+        return found
+
+    monkeypatch.setattr(Bundle, "check", checked)
+    with pytest.raises(IntegrityError, match=r"w\.data must not be changed while it is loaded"):
         _open(bundle)
 
 

@@ -38,7 +38,7 @@ Array = np.ndarray[Any, Any] | DeviceArray
 """What a graph takes: a NumPy array, or one that lies on the session's device."""
 
 BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")
-PRECISIONS = ("auto", "float32", "float16", "bfloat16", "int8")
+PRECISIONS = ("auto", "float32", "float16", "bfloat16", "int8", "int4")
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from fastvid.backends._protobuf import fields
 
 _GRAPH, _OPSET_IMPORT, _FUNCTIONS = 7, 8, 25  # fields of ModelProto
-_NODE = 1  # field of GraphProto
-_OP_TYPE = 4  # field of NodeProto
+_NODE, _INITIALIZER, _SPARSE = 1, 5, 15  # fields of GraphProto
+_OP_TYPE, _ATTRIBUTE = 4, 5  # fields of NodeProto
+_TENSORS, _GRAPHS = (5, 10), (6, 11)  # fields of AttributeProto
+_FUNCTION_NODE = 7  # field of FunctionProto
+_EXTERNAL_DATA = 13  # field of TensorProto
 _DOMAIN = 1  # fields of OperatorSetIdProto
 _VERSION = 2
 _REPEATING = (b"Loop", b"Scan", b"If", b"SequenceMap")
@@ -56,3 +61,58 @@ def loops(model: bytes) -> bool:
                     if operators and bytes(operators[-1]) in _REPEATING:
                         return True
     return False
+
+
+def external_files(model: bytes) -> set[str]:
+    """Names of the files that weights of a model lie in, those in bodies of nodes included.
+
+    Args:
+        model: Bytes of the file.
+
+    Raises:
+        ValueError: The bytes are not a protobuf message, or hold what nobody expects there.
+    """
+    found: set[str] = set()
+    for field, value in _messages(model):
+        if field == _GRAPH:
+            _graph_files(value, found)
+        elif field == _FUNCTIONS:
+            for kind, node in _messages(value):
+                if kind == _FUNCTION_NODE:
+                    _node_files(node, found)
+    return found
+
+
+def _messages(message: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
+    for field, _, value, _ in fields(message):
+        if isinstance(value, memoryview):
+            yield field, value
+
+
+def _graph_files(graph: memoryview, found: set[str]) -> None:
+    for field, value in _messages(graph):
+        if field == _NODE:
+            _node_files(value, found)
+        elif field == _INITIALIZER:
+            _tensor_files(value, found)
+        elif field == _SPARSE:
+            raise ValueError("it has sparse weights")
+
+
+def _node_files(node: memoryview, found: set[str]) -> None:
+    for field, attribute in _messages(node):
+        if field != _ATTRIBUTE:
+            continue
+        for kind, value in _messages(attribute):
+            if kind in _TENSORS:
+                _tensor_files(value, found)
+            elif kind in _GRAPHS:
+                _graph_files(value, found)
+
+
+def _tensor_files(tensor: memoryview, found: set[str]) -> None:
+    for field, entry in _messages(tensor):
+        if field == _EXTERNAL_DATA:
+            pair = {number: bytes(part) for number, part in _messages(entry)}
+            if pair.get(1) == b"location":
+                found.add(str(pair.get(2, b""), "utf-8"))

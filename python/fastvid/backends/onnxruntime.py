@@ -15,6 +15,7 @@ from fastvid._specs import GraphSpec
 from fastvid.backends import GraphReport, Report, _onnxruntime_setup, _placement
 from fastvid.backends._checks import InputCheck
 from fastvid.backends._loaded import Loaded
+from fastvid.backends._onnx_external import ExternalWeights
 from fastvid.backends._onnx_file import loops, opset_imports
 from fastvid.backends._onnxruntime_setup import (
     CPU,
@@ -43,9 +44,6 @@ from fastvid.errors import (
 # Threads of the runtime that spin between operators save their wake-up, and take the cores from
 # decoding and encoding meanwhile.
 _SPINNING = False
-
-# Without it a graph loaded from bytes reads weights it names from the working directory.
-_NO_FOLDER = "/dev/null/none"
 
 _NO_CPU = "session.disable_cpu_ep_fallback"
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
@@ -185,9 +183,10 @@ class _Loader:
         start = time.perf_counter()
         ort = _onnxruntime_setup.runtime()
         model = self._bundle.read(graph.file)
-        external = {path: self._bundle.read(path) for path in graph.external_data}
+        weights = ExternalWeights(self._bundle, graph, model)
         custom_ops = _uses_operators(graph, model)
-        made = self._create(graph, device, lane, model, external, custom_ops, call)
+        made = self._create(graph, device, lane, model, weights, custom_ops, call)
+        weights.require_unchanged()
         _check_signature(graph, "inputs", made.session.get_inputs())
         _check_signature(graph, "outputs", made.session.get_outputs())
         report = GraphReport(
@@ -205,7 +204,7 @@ class _Loader:
             cuda_graphs=made.cuda_graphs,
         )
         check = InputCheck(graph, self._bundle.size_rule, str(device))
-        keep = list(external.values())
+        keep = list(weights.read.values())
         arguments = (graph, made.session, keep, self._worker, check, report)
         finite = self._options.check_finite
         if lane is None:
@@ -224,7 +223,7 @@ class _Loader:
         device: Device,
         lane: Lane | None,
         model: bytes,
-        external: Mapping[str, bytes],
+        weights: ExternalWeights,
         custom_ops: bool,
         call: Call[OnnxModel],
     ) -> _Made:
@@ -232,7 +231,7 @@ class _Loader:
         ort = _onnxruntime_setup.runtime()
 
         def create(*entries: str, cuda_graphs: bool = False) -> Any:
-            options = _session_options(ort, graph, device, self._options, external, custom_ops)
+            options = _session_options(ort, graph, device, self._options, weights, custom_ops)
             for entry in entries:
                 options.add_session_config_entry(entry, "1")
             if hasattr(options, "set_load_cancellation_flag"):
@@ -322,7 +321,7 @@ def _session_options(
     graph: GraphSpec,
     device: Device,
     how: Options,
-    external: Mapping[str, bytes],
+    weights: ExternalWeights,
     custom_ops: bool,
 ) -> Any:
     options = ort.SessionOptions()
@@ -332,9 +331,7 @@ def _session_options(
     if how.low_memory:
         options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(_SPINNING)))
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", _NO_FOLDER
-    )
+    weights.configure(options, str(ort.__version__))
     if custom_ops:
         library = _onnxruntime_setup.operators_library()
         try:
@@ -344,16 +341,6 @@ def _session_options(
                 f"{graph.name}: operators of fastvid cannot be registered with onnxruntime "
                 f"{ort.__version__}: {first_line(error)}"
             ) from None
-    if external:
-        if not hasattr(options, "add_external_initializers_from_files_in_memory"):
-            raise BackendUnavailableError(
-                f"{graph.name}: weights beside the graph need a newer onnxruntime than "
-                f"{ort.__version__}",
-                hint="pip install --upgrade onnxruntime",
-            )
-        options.add_external_initializers_from_files_in_memory(
-            list(external), list(external.values()), [len(data) for data in external.values()]
-        )
     return options
 
 
