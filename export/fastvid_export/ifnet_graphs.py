@@ -7,9 +7,10 @@ They are written node by node, which takes no tracing and joins weights on the w
 - A transposed convolution, and the pixel shuffle after it, is a convolution and one larger shuffle.
 - Both frames move in one node: they lie one behind the other, each with its features, so that
   flows to the one and to the other are a batch of two.
-- A block's first convolution is linear in its input, so it is several convolutions that are added:
-  of what was warped, of flow and time, of what the block before gave. Nothing is joined at full
-  size, and each reads less than 16 channels where it can, which onnxruntime takes as they lie.
+- A block's first convolution is linear in its input. Where that has 16 channels or more, it is
+  several convolutions that are added: of what was warped, of flow and time, of what the block
+  before gave. Nothing is joined at full size, and each reads less than 16 channels where it can,
+  which onnxruntime takes as they lie.
 - Pixels between samples are not made to be thrown away: a field at 1/8 that is wanted at 1/4 is
   enlarged by 2, which gives what enlarging by 8 and shrinking by 4 gives. (Shrinking bilinearly by
   an even number is the mean of two neighbours in each direction, which lie between the same two
@@ -121,12 +122,11 @@ def between(net: IFNet) -> onnx.ModelProto:
             warped = b.ours("Warp", sources, fields)
             warped = b.op("Reshape", warped, b.ints(-1, 2 * channels, 0, 0))
             seen = flow if scale == 1 else b.total(flows, scale)
-            plane = b.plane(time, seen)
+            warped, plane = b.smaller(warped, scale), b.plane(time, seen)
             if o.adds_masks:
-                read = [b.op("Concat", seen, b.total(others, scale), plane, axis=1)]
+                parts = [b.op("Concat", warped, seen, b.total(others, scale), plane, axis=1)]
             else:
-                read = [b.op("Concat", seen, plane, axis=1), b.at(others[-1], scale)]
-            parts = [b.smaller(warped, scale), *read]
+                parts = [warped, b.op("Concat", seen, plane, axis=1), b.at(others[-1], scale)]
         change, other = _block(b, o, block, index, parts)
         flows.append((change, block.stretch))
         others.append((other, block.stretch))
@@ -142,14 +142,15 @@ def _block(
 ) -> tuple[str, str]:
     """What a block gives: the change of the flow in pixels of the frame; mask and features."""
     first, second = block.conv0[0][0], block.conv0[1][0]
+    flow = range(first.in_channels - 4, first.in_channels)
     x = ""
     for number, (part, channels) in enumerate(zip(parts, part_channels(o, index), strict=True)):
         weight, bias = _values(first)
         weight = np.stack(
             [np.zeros_like(weight[:, 0]) if c is None else weight[:, c] for c in channels], 1
         )
-        if index > 0 and number == 1:
-            weight[:, :4] /= block.scale
+        if index > 0:
+            weight[:, [c in flow for c in channels]] /= block.scale
         read = b.conv(part, weight, bias if number == 0 else None, stride=2)
         x = b.op("Add", x, read) if x else read
     x = b.conv(b.active(x), *_values(second), stride=2, active=True)
@@ -159,9 +160,9 @@ def _block(
     last = block.lastconv[0] if o.shuffle else block.lastconv
     weight, bias = upsampling(last, shuffle)
     factor, others = 2 * shuffle, 1 + (0 if index == len(o.widths) - 1 else o.carried)
-    flow, kept = 4 * factor**2, (4 + others) * factor**2
-    change = b.conv(x, weight[:flow] * block.stretch, bias[:flow] * block.stretch)
-    other = b.conv(x, weight[flow:kept], bias[flow:kept])
+    moved, kept = 4 * factor**2, (4 + others) * factor**2
+    change = b.conv(x, weight[:moved] * block.stretch, bias[:moved] * block.stretch)
+    other = b.conv(x, weight[moved:kept], bias[moved:kept])
     return b.shuffled(change, factor, 4), b.shuffled(other, factor, others)
 
 
@@ -182,7 +183,7 @@ def part_channels(o: IFNetOptions, index: int) -> list[list[int | None]]:
     mask, end = time + 1, time + 2 + o.carried
     flow: list[int | None] = list(range(end, end + 4))
     if o.adds_masks:
-        return [sources, [*flow, mask, time]]
+        return [[*sources, *flow, mask, time]]
     return [sources, [*flow, time], list(range(mask, end))]
 
 
