@@ -47,7 +47,7 @@ def test_nothing_that_is_needed_fails_here(here: DoctorReport) -> None:
 def test_every_part_is_looked_at(here: DoctorReport) -> None:
     parts = {check.part for check in here.checks}
     assert parts == {
-        "machine", "ops", "devices", "onnxruntime", "tensorrt", "video", "models"
+        "machine", "ops", "devices", "onnxruntime", "openvino", "tensorrt", "video", "models"
     }  # fmt: skip
     assert (here.version, here.python) == (fastvid.__version__, sys.version.split()[0])
 
@@ -304,3 +304,29 @@ def test_every_limit_and_problem_says_what_to_do(here: DoctorReport) -> None:
     for check in here.checks:
         if check.status in ("limit", "problem"):
             assert check.hint, check
+
+
+def test_openvino_says_what_it_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastvid.backends import _openvino_setup
+
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    package, precision = _runtimes.openvino()
+    assert (package.status, precision.status) == ("ok", "ok" if _wide() else "absent")
+    assert package.detail.startswith("openvino 20")
+    monkeypatch.setattr(_openvino_setup, "precisions", lambda: ("float32",))
+    _, precision = _runtimes.openvino()
+    assert precision.status == "absent"
+    assert "AVX512-BF16 or AMX" in precision.hint
+
+
+def _wide() -> bool:
+    from fastvid.backends import _openvino_setup
+
+    return "bfloat16" in _openvino_setup.precisions()
+
+
+def test_missing_openvino_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_runtimes, "version_of", lambda name: "")
+    (check,) = _runtimes.openvino()
+    assert check.status == "absent"
+    assert "pip install 'fastvid-sdk[openvino]'" in check.hint

@@ -70,7 +70,7 @@ def test_devices_have_numbers() -> None:
 
 @pytest.mark.parametrize("formats", ["onnx", "onnx-cpu:1", "engine:x", "", [], "onnx-cpu,,", [3]])
 def test_unknown_formats_are_refused_with_those_there_are(formats: object) -> None:
-    with pytest.raises(InputError, match="onnx-cpu, onnx-cuda, engine"):
+    with pytest.raises(InputError, match="onnx-cpu, onnx-cuda, openvino, openvino-bf16, engine"):
         _plan.parse_formats(formats)  # type: ignore[arg-type]
 
 
@@ -127,3 +127,23 @@ def test_settings_are_checked(argument: str, value: object, message: str) -> Non
     with pytest.raises(InputError) as caught:
         Settings(**{argument: value})  # type: ignore[arg-type]
     assert caught.value.message.startswith(message)
+
+
+def test_openvino_rows_say_what_they_compute_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastvid.backends import _choice
+
+    monkeypatch.setattr(_choice, "installed", lambda module: True)
+    monkeypatch.setattr(_choice, "_runnable", lambda: ("float32", "bfloat16"))
+    upscaler, interpolator = "upscaler-fast-x2", "interpolator-fast"
+    specs = make([upscaler, interpolator], "openvino,openvino-bf16", ["64x48"], CLIP, None)
+    assert [(s.backend, s.computes, s.precision) for s in specs[:2]] == [
+        ("openvino", "auto", "float32"),
+        ("openvino", "bfloat16", "bfloat16"),
+    ]
+    assert [spec.problem for spec in specs[:2]] == ["", ""]
+    monkeypatch.setattr(_choice, "_runnable", lambda: ("float32",))
+    (narrow,) = make([upscaler], "openvino-bf16", ["64x48"], CLIP, None)
+    assert narrow.problem == "upscaler-fast-x2 is not offered in bfloat16 here"
+    monkeypatch.setattr(_choice, "installed", lambda module: False)
+    (absent,) = make([upscaler], "openvino", ["64x48"], CLIP, None)
+    assert absent.problem == "openvino is not installed"

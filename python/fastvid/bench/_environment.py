@@ -22,6 +22,7 @@ _PACKAGES = (
     "av",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "tensorrt",
     "tensorrt-cu12",
     "tensorrt-cu13",

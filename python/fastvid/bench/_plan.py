@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastvid.backends import _choice
 from fastvid.bundle import Bundle, shipped
 from fastvid.devices import cuda_driver
 from fastvid.errors import InputError, InputTypeError
@@ -31,6 +32,8 @@ class Format:
     cuda: bool
     """Whether it needs a CUDA device; `word:N` is then that of number N."""
     meaning: str
+    precision: str = "auto"
+    """What it computes in; `auto` is the bundle's own."""
 
 
 FORMATS: dict[str, Format] = {
@@ -38,6 +41,8 @@ FORMATS: dict[str, Format] = {
     for f in (
         Format("onnx-cpu", "onnxruntime", False, "onnxruntime on the CPU"),
         Format("onnx-cuda", "onnxruntime", True, "onnxruntime on a CUDA device"),
+        Format("openvino", "openvino", False, "OpenVINO on the CPU"),
+        Format("openvino-bf16", "openvino", False, "OpenVINO in bfloat16", "bfloat16"),
         Format("engine", "tensorrt", True, "a TensorRT engine, built on this machine"),
     )
 }
@@ -60,6 +65,8 @@ class Spec:
     asked: bool = True
     """Whether the caller named the format, or all were taken."""
     generation: dict[str, Any] = field(default_factory=dict)
+    computes: str = "auto"
+    """Precision that is asked for."""
 
     @property
     def task(self) -> str:
@@ -69,7 +76,7 @@ class Spec:
     @property
     def precision(self) -> str:
         """What the graphs compute in."""
-        return self.bundle.precision
+        return self.bundle.precision if self.computes == "auto" else self.computes
 
     @property
     def group(self) -> tuple[str, int | None, tuple[int, int]]:
@@ -122,7 +129,9 @@ def parse_formats(formats: str | Sequence[str] | None) -> list[tuple[str, Format
     found: dict[str, tuple[str, Format, str]] = {}
     for word in words:
         match = (
-            re.fullmatch(r"([a-z-]+)(?::([0-9]{1,3}))?", word) if isinstance(word, str) else None
+            re.fullmatch(r"([a-z][a-z0-9-]*)(?::([0-9]{1,3}))?", word)
+            if isinstance(word, str)
+            else None
         )
         form = FORMATS.get(match[1]) if match else None
         if form is None or (match and match[2] and not form.cuda):
@@ -200,7 +209,10 @@ def make(
                 spec = dataclasses.replace(
                     spec,
                     asked=formats is not None,
-                    problem=size_problem(bundle, size) or device_problem(device),
+                    problem=size_problem(bundle, size)
+                    or device_problem(device)
+                    or _runtime_problem(bundle, form),
+                    computes=form.precision,
                     generation=_generation(bundle, size, clip),
                 )
                 specs.append(spec)
@@ -252,6 +264,17 @@ def device_problem(device: str) -> str:
         return driver.problem
     if int(device.partition(":")[2]) >= len(driver.devices):
         return f"the driver lists {len(driver.devices)} CUDA devices, and no {device}"
+    return ""
+
+
+def _runtime_problem(bundle: Bundle, form: Format) -> str:
+    """Why a bundle does not run in a format of OpenVINO; empty if it may."""
+    if form.backend != "openvino":
+        return ""
+    if not _choice.installed("openvino"):
+        return "openvino is not installed"
+    if form.precision not in ("auto", *_choice.offered(bundle)):
+        return f"{bundle.name} is not offered in {form.precision} here"
     return ""
 
 

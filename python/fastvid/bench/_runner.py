@@ -255,7 +255,11 @@ class Runner:
         return Child(self._child_spec(spec, outputs), self._settings.timeout)
 
     def _child_spec(self, spec: Spec, outputs: Path) -> dict[str, Any]:
-        device: dict[str, Any] = {"device": spec.device, "backend": spec.backend}
+        device: dict[str, Any] = {
+            "device": spec.device,
+            "backend": spec.backend,
+            "precision": spec.computes,
+        }
         values: dict[str, Any] = {
             "task": spec.task,
             "model": str(spec.bundle.path),

@@ -73,6 +73,7 @@ def collect(*, run_models: bool = True) -> DoctorReport:
         ("ops", _machine.ops),
         ("devices", _runtimes.devices),
         ("onnxruntime", _runtimes.onnxruntime),
+        ("openvino", _runtimes.openvino),
         ("tensorrt", _runtimes.tensorrt),
         ("video", _video.video),
         ("models", lambda: _models.models(run=run_models)),

@@ -1,4 +1,4 @@
-"""GPUs and what can use them: the driver, onnxruntime, TensorRT."""
+"""GPUs, and the runtimes: the driver, onnxruntime, OpenVINO, TensorRT."""
 
 from __future__ import annotations
 
@@ -113,6 +113,26 @@ def _capability(device: CudaDevice) -> Iterator[Check]:
     if note := setup._capability_note(device):
         hint = "use TensorRT there, pip install 'fastvid-sdk[tensorrt]', or --device cpu"
         yield Check("onnxruntime", f"cuda:{device.index}", LIMIT, note.strip(" ()"), hint)
+
+
+def openvino() -> Iterator[Check]:
+    """The package, and what it computes in on this processor."""
+    from fastvid.backends import _openvino_setup as setup
+
+    part = "openvino"
+    if not version_of("openvino"):
+        hint = f"another runtime for the CPU, with bfloat16: {setup.INSTALL}"
+        yield Check(part, "package", ABSENT, "not installed", hint)
+        return
+    module = setup.runtime()
+    yield Check(part, "package", OK, f"openvino {setup.version(module)}")
+    able = setup.precisions()
+    detail = f"computes float32 graphs in {' or '.join(able)}"
+    if "bfloat16" in able:
+        yield Check(part, "precision", OK, detail)
+    else:
+        hint = "bfloat16 takes a processor with AVX512-BF16 or AMX"
+        yield Check(part, "precision", ABSENT, detail, hint)
 
 
 def tensorrt() -> Iterator[Check]:
