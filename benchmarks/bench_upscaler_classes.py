@@ -1,7 +1,7 @@
 """Time of one upscaled frame for every shipped class, beside peers with their published weights.
 
     python benchmarks/bench_upscaler_classes.py [--data ../shared/data] [--case 960x540@2 ...]
-        [--runtimes onnxruntime,openvino/bfloat16] [--rounds 7] [--threads 2]
+        [--runtimes onnxruntime,openvino/bfloat16] [--peers FOLDER] [--rounds 7] [--threads 2]
 
 Frame in to frame out through the SDK: peers are bundles that the exporter makes from their weights
 (RLFN-S, SPAN, EFDN, FSRCNN, ESPCN, as far as they lie in DATA/weights), so all pay for the same
@@ -37,14 +37,11 @@ from fastvid.scene import Scene
 _LUMA = np.array([0.299, 0.587, 0.114])
 _PEERS = {
     2: ("rlfn/rlfn_s_x2.pth", "fsrcnn_pb/FSRCNN_x2.pb", "espcn_pb/ESPCN_x2.pb"),
-    3: ("fsrcnn_pb/FSRCNN_x3.pb", "espcn_pb/ESPCN_x3.pb"),
+    3: ("fsrcnn_pb/FSRCNN_x3.pb",),
     4: (
         "rlfn/rlfn_s_x4.pth",
         "rlfn/rlfn_ntire_x4.pth",
         "span_ntire2025/*.pth",
-        "efdn*/*.pth",
-        "fsrcnn_pb/FSRCNN_x4.pb",
-        "espcn_pb/ESPCN_x4.pb",
     ),
 }
 _CASES = ("960x540@2", "640x360@2", "640x360@3", "640x360@4", "960x540@1")
@@ -56,6 +53,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=timing.ROOT.parent / "shared" / "data")
     parser.add_argument("--case", dest="cases", action="append", help="WxH@SCALE of the input")
     parser.add_argument("--runtimes", default="onnxruntime", help="BACKEND[/PRECISION], commas")
+    parser.add_argument("--peers", type=Path, help="folder that keeps the peers' bundles")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -64,7 +62,8 @@ def main() -> None:
         for case in options.cases or _CASES:
             size, _, scale = case.partition("@")
             width, height = map(int, size.split("x"))
-            rows += _case(width, height, int(scale), options, Path(folder))
+            peers = options.peers or Path(folder)
+            rows += _case(width, height, int(scale), options, peers)
     timing.write_results(
         timing.RESULTS / "upscaler_classes.json", {"threads": options.threads, "rows": rows}
     )
@@ -140,6 +139,7 @@ def _bundles(scale: int, data: Path, folder: Path) -> dict[str, Bundle]:
             if not made.exists():
                 from fastvid_export import export
 
+                made.parent.mkdir(parents=True, exist_ok=True)
                 export(path, "onnx", output=made)
             found[path.stem] = Bundle.load(made)
     return found

@@ -19,6 +19,7 @@ import gpu_rows
 import ifnet_tables
 import overhead
 import timing
+import upscaler_tables
 from tables import load, ms, source, table, times
 
 from fastvid.bench import METRICS, Results
@@ -417,6 +418,8 @@ SECTIONS = {
     "Interpolation: RIFE's networks": ifnet_tables.times,
     "Upscaling: quality": lambda: bundle_quality("upscaler-fast-x2"),
     "Upscaling: time": upscaling_time,
+    "Upscaling: classes": upscaler_tables.quality,
+    "Upscaling: classes beside peers": upscaler_tables.time,
     "Generation: time": generation.time,
     "Generation: cold start": generation.cold_start,
     "Generation: through all three models": generation.chain,

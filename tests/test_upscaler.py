@@ -318,6 +318,24 @@ def test_shipped_model_shows_no_seam_between_pieces() -> None:
         assert np.abs(whole.astype(int) - pieces).max() <= 1
 
 
+@pytest.mark.skipif(
+    "upscaler-real-x1" not in shipped(), reason="the trained restorer is not installed"
+)
+def test_shipped_restorer_takes_noise_away_and_keeps_the_size(rng: np.random.Generator) -> None:
+    from fastvid.metrics import psnr
+    from fastvid.scene import Scene
+
+    truth = Scene(161, 95, seed=5).draw(0.4)
+    noise = rng.normal(0, 8, (*truth.shape[:2], 1))
+    noisy = np.clip(np.rint(truth + noise), 0, 255).astype(np.uint8)
+    with Upscaler("real", scale=1, device="cpu") as model:
+        result = model.upscale_frame(noisy)
+        again = model.upscale_frame(noisy)
+    assert result.shape == truth.shape
+    assert psnr(result, truth) > psnr(noisy, truth) + 0.5
+    np.testing.assert_array_equal(result, again)
+
+
 def test_frames_of_a_stream_may_follow_each_other_with_any_duration(repeat: Upscaler) -> None:
     image = np.zeros((2, 2, 3), np.uint8)
     info = Video.from_frames(image[None], 10).info
