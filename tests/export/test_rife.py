@@ -331,10 +331,19 @@ def test_flags_without_a_use_are_refused(tmp_path: Path, flags: OnnxFlags, probl
 
 
 def test_other_files_are_not_ours(tmp_path: Path) -> None:
-    torch.save({"conv.weight": torch.ones(2)}, tmp_path / "model.pth")
+    for name in ("model.pth", "rife-upscaler.pth"):
+        torch.save({"conv.weight": torch.ones(2)}, tmp_path / name)
     (tmp_path / "flownet.txt").write_text("block0")
-    for path in (tmp_path, tmp_path / "model.pth", tmp_path / "flownet.txt", tmp_path / "none.pkl"):
-        assert not rife.matches(path)
+    for name in (".", "model.pth", "rife-upscaler.pth", "flownet.txt", "flownet.pkl"):
+        assert not rife.matches(tmp_path / name)
+
+
+def test_older_and_renamed_files_are_known_by_their_names_inside(tmp_path: Path) -> None:
+    path = saved(tmp_path / "some.pth", "4.6")
+    state = torch.load(path)
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert rife.matches(path)
+    assert rife.matches(tmp_path / "old.pt")
 
 
 def test_sizes_that_the_rule_forbids_are_refused(bundle: Path) -> None:

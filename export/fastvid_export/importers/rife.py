@@ -48,7 +48,8 @@ ARCHITECTURES = (
 )
 FLOW_SCALES = (1.0, 0.5, 0.25)
 
-_NAMED = re.compile(r"^(flownet|rife|ifnet)", re.IGNORECASE)
+_OURS = re.compile(r"^flownet", re.IGNORECASE)
+_NAMED = re.compile(r"^(rife|ifnet)", re.IGNORECASE)
 _MARKS = ("block0.conv0.0.0.weight", "block0.lastconv")
 _SUFFIXES = (*state_dicts.TORCH, state_dicts.SAFETENSORS)
 _TRAINING = ("teacher", "caltime", "block_tea", "contextnet", "unet")
@@ -56,17 +57,18 @@ _TRAINING = ("teacher", "caltime", "block_tea", "contextnet", "unet")
 
 
 def matches(path: Path) -> bool:
-    """Whether it is a file, or the folder around one, that is called so or holds such names."""
+    """Whether it is a file, or the folder around one, that holds such names or is called so."""
     file = _file_of(path)
     if not file.is_file() or file.suffix.lower() not in (
         *state_dicts.TORCH,
         state_dicts.SAFETENSORS,
     ):
         return False
-    if _NAMED.match(file.name):
-        return True
     names = state_dicts.names(file)
-    return all(any(mark in name for name in names) for mark in _MARKS)
+    if all(any(mark in name for name in names) for mark in _MARKS):
+        return True
+    # What is wrong with a file that is called so is told where it is read.
+    return _OURS.match(file.name) is not None or (not names and _NAMED.match(file.name) is not None)
 
 
 def build(path: Path, folder: Path, options: ImportOptions, say: Say) -> Bundle:
