@@ -149,17 +149,33 @@ def traced(
                 opset_version=OPSET,
                 custom_translation_table=table or ops.onnx_translations(),
                 verbose=False,
+                optimize=not absent,
             )
         except Exception as error:  # the exporter raises many types
             raise ExportError(f"export: {plan.name} cannot be traced: {error}") from error
     assert program is not None
-    for name, value in program.model.graph.initializers.items():
-        if name in absent:
-            dtype, shape = value.dtype, value.shape
-            assert dtype is not None
-            assert isinstance(shape, onnx_ir.Shape)
-            value.const_value = onnx_ir.ExternalTensor("", 0, 0, dtype, shape=shape, name=name)
+    if absent:
+        _leave_out(program, absent)
     return _clean(program.model_proto, plan)
+
+
+def _leave_out(program: torch.onnx.ONNXProgram, absent: Collection[str]) -> None:
+    """Optimises the graph with some of its weights as inputs, whose values nothing can look at."""
+    graph = program.model.graph
+    taken = [value for name, value in graph.initializers.items() if name in absent]
+    for value in taken:
+        del graph.initializers[value.name]
+        value.const_value = None
+        graph.inputs.append(value)
+    program.optimize()
+    graph = program.model.graph
+    for value in taken:
+        graph.inputs.remove(value)
+        dtype, shape = value.dtype, value.shape
+        assert dtype is not None
+        assert isinstance(shape, onnx_ir.Shape)
+        value.const_value = onnx_ir.ExternalTensor("", 0, 0, dtype, shape=shape, name=value.name)
+        graph.register_initializer(value)
 
 
 def _as_called(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

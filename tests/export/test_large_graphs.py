@@ -47,7 +47,8 @@ class Net(torch.nn.Module):
         self.register_buffer("table", torch.arange(8.0), persistent=False)
 
     def forward(self, ids: Any, picture: Any) -> Any:
-        x = self.norm(self.words(ids) + self.shift)
+        # What is computed from weights alone must not be computed from what stands in for them.
+        x = self.norm(self.words(ids) + self.shift[:, None].flatten(1, 2))
         x = x + self.down(F.gelu(self.up(x) + self.time_proj(x)))
         seen = self.patch(picture * self.table[None, :, None, None]).flatten(2).transpose(1, 2)
         # A weight that is used by somebody else than its owner.
