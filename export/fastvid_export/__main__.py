@@ -1,4 +1,4 @@
-"""`python -m fastvid_export train | prepare | bundle | precisions | credits`."""
+"""`python -m fastvid_export train | prepare | bundle | precisions | credits | architectures`."""
 
 from __future__ import annotations
 
@@ -93,6 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     precisions.add_argument("--rounds", type=int, default=15, help="times each is timed")
     precisions.add_argument("--dry-run", action="store_true", help="write nothing")
     precisions.set_defaults(run=_precisions)
+    architectures = commands.add_parser(
+        "architectures", help="print the page of networks whose published weights can be imported"
+    )
+    architectures.set_defaults(run=_architectures)
     credits = commands.add_parser("credits", help="print what NOTICE must say of the material")
     credits.set_defaults(run=_credits)
     return parser
@@ -169,6 +173,13 @@ def _precisions(options: argparse.Namespace) -> int:
         print(row.to_text())
     if not options.dry_run:
         precisions.update(bundle, measured)
+    return 0
+
+
+def _architectures(options: argparse.Namespace) -> int:
+    from fastvid_export import architectures
+
+    print(architectures.to_markdown(), end="")
     return 0
 
 

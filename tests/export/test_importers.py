@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,8 @@ from fastvid_export import importers
 from fastvid_export.errors import CheckpointError
 from fastvid_export.importers import ImportOptions, diffusers
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_nobody_knows_a_folder_without_an_index(tmp_path):
     assert importers.find(tmp_path) is None
@@ -24,6 +27,17 @@ def test_nobody_knows_a_folder_without_an_index(tmp_path):
 def test_names_of_architectures_are_told_once():
     names = [(one.name, one.task) for one in importers.architectures()]
     assert len(set(names)) == len(names)
+
+
+def test_page_of_architectures_is_current(capsys):
+    from fastvid_export import __main__, architectures
+
+    assert __main__.main(["architectures"]) == 0
+    page = capsys.readouterr().out
+    assert "| RLFN | " in page
+    assert page == (ROOT / architectures.PAGE).read_text(), (
+        f"python -m fastvid_export architectures > {architectures.PAGE}"
+    )
 
 
 @pytest.mark.parametrize(

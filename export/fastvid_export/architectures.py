@@ -1,0 +1,41 @@
+"""The page of networks that can be imported, from what the importers say of themselves."""
+
+from __future__ import annotations
+
+from fastvid_export import importers
+
+PAGE = "docs/supported.md"
+_TASKS = {
+    "generator": "Generation",
+    "interpolator": "Interpolation",
+    "upscaler": "Super-resolution and restoration",
+}
+_TOP = """# Weights of others
+
+What `fastvid export` reads, beside ONNX files ([which say less of themselves](export.md#onnx-files)).
+This page is printed by `python -m fastvid_export architectures`, from what the importers say, and a
+test holds it against them.
+
+```bash
+fastvid export rlfn_s_x2.pth --out rlfn-s-x2
+fastvid upscale IN --scale 2 --model rlfn-s-x2
+```
+
+Networks from spandrel are built by [spandrel](https://github.com/chaiNNer-org/spandrel) and
+exported from its definition; where one decides by the size of a picture it cannot be exported, and
+is refused when that shows. Every import is held against its source network before it is written.
+"""
+
+
+def to_markdown() -> str:
+    """The page, with one table per task."""
+    lines = [_TOP]
+    for task, title in _TASKS.items():
+        rows = [one for one in importers.architectures() if one.task == task]
+        if not rows:
+            continue
+        lines += [f"## {title}", "", "| Network | From | Read from | Notes |"]
+        lines.append("| --- | --- | --- | --- |")
+        lines += [f"| {one.name} | {one.source} | {one.reads} | {one.notes} |" for one in rows]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
