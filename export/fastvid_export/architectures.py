@@ -12,9 +12,9 @@ _TASKS = {
 }
 _TOP = """# Weights of others
 
-What `fastvid export` reads, beside ONNX files ([which say less of themselves](export.md#onnx-files)).
-This page is printed by `python -m fastvid_export architectures`, from what the importers say, and a
-test holds it against them.
+What `fastvid export` reads, beside [ONNX files](export.md#onnx-files). This page is printed by
+`python -m fastvid_export architectures`, from what the importers say, and a test holds it against
+them.
 
 ```bash
 fastvid export rlfn_s_x2.pth --out rlfn-s-x2

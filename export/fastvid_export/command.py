@@ -84,12 +84,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_onnx_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what a network in an ONNX file takes and gives")
-    group.add_argument("--task", metavar="NAME", help="upscaler or interpolator")
+    group = parser.add_argument_group(
+        "what a network in an ONNX file takes and gives",
+        "What is not given is found by running it.",
+    )
+    group.add_argument("--task", metavar="NAME", help="upscale or interpolate")
     group.add_argument("--scale", type=int, metavar="N", help="of an upscaler")
-    group.add_argument("--range", metavar="LOW,HIGH", help="of black and white (default 0,1)")
-    group.add_argument("--layout", metavar="NAME", help="nchw (default) or nhwc")
-    group.add_argument("--channels", metavar="NAME", help="rgb (default) or bgr")
+    group.add_argument("--range", metavar="LOW,HIGH", help="of black and white")
+    group.add_argument(
+        "--output-range", metavar="LOW,HIGH", help="the same of what comes out, where it differs"
+    )
+    group.add_argument("--layout", metavar="NAME", help="nchw or nhwc")
+    group.add_argument("--channels", metavar="NAME", help="rgb or bgr")
     group.add_argument(
         "--input",
         dest="inputs",
@@ -125,7 +131,8 @@ def run(options: argparse.Namespace) -> int:
     flags = OnnxFlags(
         task=options.task,
         scale=options.scale,
-        range=_range(options.range),
+        range=_range("range", options.range),
+        output_range=_range("output-range", options.output_range),
         layout=options.layout,
         order=options.channels,
         inputs=pairs("input", options.inputs),
@@ -179,12 +186,12 @@ def _note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _range(text: str | None) -> tuple[float, float] | None:
+def _range(name: str, text: str | None) -> tuple[float, float] | None:
     if text is None:
         return None
     parts: list[Any] = text.split(",")
     try:
         low, high = (float(part) for part in parts)
     except ValueError:
-        raise InputError(f"range: argument must be LOW,HIGH, got {text!r}") from None
+        raise InputError(f"{name}: argument must be LOW,HIGH, got {text!r}") from None
     return low, high

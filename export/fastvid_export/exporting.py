@@ -34,6 +34,7 @@ from fastvid_export import (
     formats,
     onnx_files,
     precisions,
+    probing,
     samples,
     sources,
     triton,
@@ -79,10 +80,13 @@ class Exported:
     conversions: Mapping[str, str]
     """What was done to each graph."""
     next_command: str
+    found: Mapping[str, str] = field(default_factory=dict)
+    """What was found of an ONNX file by running it, by the names of the flags."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain objects."""
-        return asdict(self) | {"path": str(self.path), "conversions": dict(self.conversions)}
+        plain = {"conversions": dict(self.conversions), "found": dict(self.found)}
+        return asdict(self) | {"path": str(self.path)} | plain
 
 
 def export(
@@ -173,6 +177,7 @@ def run(request: Request, say: Say) -> Exported:
         fidelity=tuple(f for graph in made.graphs.values() for f in graph.figures),
         conversions={name: graph.how for name, graph in made.graphs.items()},
         next_command=_next_command(row, path, source.bundle),
+        found=probing.of_settings(source.bundle.provenance.settings),
     )
 
 

@@ -1,14 +1,16 @@
-"""A network from elsewhere as a bundle: its ONNX file, and flags that say what it takes.
+"""A network from elsewhere as a bundle: its ONNX file, and what it takes.
 
 The network is not changed. Nodes around it turn uint8 frames into what it takes and its result back
-into frames, so that the SDK's classes run it. Nothing is guessed from the weights; what the flags
-say is tried on a drawn picture, and a result that does not look like it is refused.
+into frames, so that the SDK's classes run it. What the flags do not say is found by running it
+(`probing`); the whole is tried on a drawn picture, and a result that does not look like it is
+refused.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from fastvid.bundle import Bundle, write_bundle
 from fastvid.errors import InputError
 from fastvid.metrics import psnr
 from fastvid.scene import Scene
-from fastvid_export import onnx_files
+from fastvid_export import onnx_files, probing, tiling
 from fastvid_export.errors import ExportError
 from fastvid_export.foreign_graphs import (
     OnnxFlags,
@@ -29,10 +31,10 @@ from fastvid_export.foreign_graphs import (
 from fastvid_export.running import Arrays, Runner
 
 TASKS = ("upscaler", "interpolator")
+_ALSO = {"upscale": "upscaler", "interpolate": "interpolator", "restore": "upscaler"}
+"""The commands' words for the tasks."""
 LAYOUTS = ("nchw", "nhwc")
 ORDERS = ("rgb", "bgr")
-_LIKENESS = 15.0
-"""dB; even a poor network is above, colours or levels that were mistaken are below."""
 _TRIED = 64
 
 
@@ -42,7 +44,7 @@ def name_of(path: Path, flags: OnnxFlags) -> str:
     return text[:56] or "model"
 
 
-def wrap(path: Path, flags: OnnxFlags, out: Path) -> Bundle:
+def wrap(path: Path, flags: OnnxFlags, out: Path, say: Callable[[str], None]) -> Bundle:
     """Writes the bundle of a network into the folder `out`.
 
     Raises:
@@ -53,6 +55,10 @@ def wrap(path: Path, flags: OnnxFlags, out: Path) -> Bundle:
     """
     wanted = _checked(flags)
     model = onnx_files.read(path)
+    model, found = probing.probe(model, wanted, flags)
+    wanted, flags = found.wanted, found.flags
+    for what, text in found.lines.items():
+        say(f"found {what}: {text}")
     make = upscaler_graphs if wanted.task == "upscaler" else interpolator_graphs
     graphs = make(model, wanted, flags)
     files: dict[str, bytes] = {}
@@ -64,20 +70,35 @@ def wrap(path: Path, flags: OnnxFlags, out: Path) -> Bundle:
         if external := [file for file in written if file.endswith(".data")]:
             specs[name]["external_data"] = external
     _try(files, wanted)
-    rule: dict[str, Any] = {
-        "minimum": wanted.multiple_of, "multiple_of": wanted.multiple_of, "padding": wanted.padding
-    }  # fmt: skip
+    step = wanted.multiple_of
+    least = max(wanted.minimum, step)
     manifest = {
         "name": name_of(path, flags),
         "task": wanted.task,
         "description": f"{path.name}, wrapped for fastvid",
         "licence": flags.licence or "LicenseRef-unknown",
-        "provenance": {"weights": f"Those of {path.name}; fastvid does not know their origin."},
+        "provenance": {
+            "weights": f"Those of {path.name}; fastvid does not know their origin.",
+            "settings": probing.as_settings(found.lines),
+        },
         "graphs": specs,
-        "size_rule": rule,
     }
     if wanted.task == "upscaler":
         manifest["scale"] = wanted.scale
+        runner = Runner(files["upscale.onnx"])
+        cut = tiling.measure(
+            files["upscale.onnx"],
+            lambda frames: runner({"frames": frames})["upscaled"],
+            wanted.scale,
+            step,
+            least,
+        )
+        manifest["tiling"] = cut.manifest()
+        # A frame that is no multiple of what pieces are could not be cut.
+        step = math.lcm(step, cut.spec.multiple_of)
+    manifest["size_rule"] = {
+        "minimum": -(-least // step) * step, "multiple_of": step, "padding": wanted.padding
+    }  # fmt: skip
     return write_bundle(out, manifest, files)
 
 
@@ -90,22 +111,24 @@ def _checked(flags: OnnxFlags) -> Wanted:
             raise InputError(
                 f"{name}: argument must be one of {', '.join(allowed)} for an ONNX file, got "
                 f"{given}",
-                hint="an ONNX file does not say what it is: --task, --scale, --range, --layout, "
-                "--channels, --input, --output-name and --size-multiple do",
+                hint="an ONNX file does not say what it is: --task does, and --scale, --range, "
+                "--layout, --channels, --input and --size-multiple take the place of what is found",
             )
         return value
 
     if flags.flow_scale is not None:
         raise InputError("flow-scale: argument is for RIFE checkpoints, got an ONNX file")
-    task = one_of("task", flags.task, TASKS, None)
+    given = _ALSO.get(flags.task or "", flags.task)
+    task = one_of("task", given, TASKS, None)
     low, high = flags.range or (0.0, 1.0)
-    if not low < high:
-        raise InputError(f"range: argument must be LOW,HIGH with LOW < HIGH, got {low:g},{high:g}")
-    if (task == "upscaler") != (flags.scale is not None):
-        raise InputError(
-            f"scale: argument must be given for upscalers and for no other, task is {task!r}",
-            hint="--scale 2 for a network that doubles both sides",
-        )
+    low_out, high_out = flags.output_range or (low, high)
+    for name, black, white in (("range", low, high), ("output-range", low_out, high_out)):
+        if not black < white:
+            raise InputError(
+                f"{name}: argument must be LOW,HIGH with LOW < HIGH, got {black:g},{white:g}"
+            )
+    if task != "upscaler" and flags.scale is not None:
+        raise InputError(f"scale: argument must be given for upscalers only, task is {task!r}")
     multiple = flags.multiple_of or 1
     for name, value in (("scale", flags.scale or 1), ("size-multiple", multiple)):
         if not 1 <= value <= (16 if name == "scale" else 512):
@@ -115,6 +138,8 @@ def _checked(flags: OnnxFlags) -> Wanted:
         scale=flags.scale or 1,
         low=float(low),
         high=float(high),
+        low_out=float(low_out),
+        high_out=float(high_out),
         last=one_of("layout", flags.layout, LAYOUTS, "nchw") == "nhwc",
         reverse=one_of("channels", flags.order, ORDERS, "rgb") == "bgr",
         multiple_of=multiple,
@@ -131,7 +156,7 @@ def _try(files: Mapping[str, bytes], wanted: Wanted) -> None:
     Raises:
         ExportError: They fail, or make something that does not look like the picture.
     """
-    side = -(-_TRIED // wanted.multiple_of) * wanted.multiple_of
+    side = -(-max(_TRIED, wanted.minimum) // wanted.multiple_of) * wanted.multiple_of
     picture = Scene(side, side, seed=1).draw(0.5)[None]
     if wanted.task == "upscaler":
         made = _ran(files, "upscale", {"frames": picture})["upscaled"]
@@ -148,13 +173,13 @@ def _try(files: Mapping[str, bytes], wanted: Wanted) -> None:
         features = _ran(files, "motion", {"frame0": picture, "frame1": picture})
         moment = np.array([0.5], np.float32)
         small = _ran(files, "between", features | {"timestep": moment})["frame"]
-    if small.shape != picture.shape or psnr(small, picture) < _LIKENESS:
+    if small.shape != picture.shape or psnr(small, picture) < probing.LIKENESS:
         found = f"{small.shape}"
         if small.shape == picture.shape:
             found = f"{psnr(small, picture):.1f} dB"
         raise ExportError(
-            f"model: the result must look like the picture that went in, at least {_LIKENESS:g} dB "
-            f"or {picture.shape}, got {found}",
+            "model: the result must look like the picture that went in, at least "
+            f"{probing.LIKENESS:g} dB or {picture.shape}, got {found}",
             hint="--range, --channels, --layout and --input say what the network takes",
         )
 

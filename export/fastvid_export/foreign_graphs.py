@@ -11,6 +11,7 @@ import onnx.compose
 from onnx import TensorProto
 
 from fastvid.errors import InputError
+from fastvid_export.convert.roles import NAMESPACE
 from fastvid_export.convert.standard.builder import Builder
 
 _FRAMES = ("frame0", "frame1")
@@ -29,18 +30,20 @@ class OnnxFlags:
     scale: int | None = None
     """Output side divided by input side; upscalers only."""
     range: tuple[float, float] | None = None
-    """What black and white are; (0, 1) by default."""
+    """What black and white are; found by trying where it is not given, as is what follows."""
+    output_range: tuple[float, float] | None = None
+    """The same of what comes out, where it differs."""
     layout: str | None = None
-    """`nchw` (default) or `nhwc`."""
+    """`nchw` or `nhwc`."""
     order: str | None = None
-    """`rgb` (default) or `bgr`."""
+    """`rgb` or `bgr`."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """What each input is: `frames`, or `frame0`, `frame1` and `timestep`; joined by `+` where an
     input takes several along its channels. By default in this order."""
     output: str | None = None
     """The output that is the picture; the only one by default."""
     multiple_of: int | None = None
-    """What heights and widths must be multiples of; 1 by default."""
+    """What heights and widths must be multiples of."""
     padding: str | None = None
     """How frames of other sizes are padded: `edge` (default), `reflect` or `none`."""
     name: str | None = None
@@ -71,12 +74,18 @@ class Wanted:
     scale: int
     low: float
     high: float
+    low_out: float
+    high_out: float
     last: bool
     """Whether channels come last."""
     reverse: bool
     """Whether blue comes first."""
     multiple_of: int
     padding: str
+    channels: int = 3
+    """3 for RGB; 1 for luma, of an upscaler."""
+    minimum: int = 1
+    """Least height and width."""
 
 
 # The network's own inputs and outputs
@@ -178,14 +187,36 @@ def _to_frames(b: Builder, x: str, wanted: Wanted, dtype: int) -> str:
     """The network's result as uint8 (N, H, W, 3), clamped and rounded half to even."""
     if dtype != TensorProto.UINT8:
         x = b.cast(x) if dtype != TensorProto.FLOAT else x
-        if wanted.low:
-            x = b.op("Sub", x, b.const(wanted.low))
-        x = b.op("Mul", b.no_nan(x), b.const(255 / (wanted.high - wanted.low)))
+        if wanted.low_out:
+            x = b.op("Sub", x, b.const(wanted.low_out))
+        x = b.op("Mul", b.no_nan(x), b.const(255 / (wanted.high_out - wanted.low_out)))
         x = b.op("Round", b.clip(x, b.const(0), b.const(255)))
         x = b.cast(x, TensorProto.UINT8)
     if wanted.reverse:
         x = b.op("Gather", x, b.ints(2, 1, 0), axis=3 if wanted.last else 1)
     return x if wanted.last else b.transpose(x, 0, 2, 3, 1)
+
+
+def _luma_to_network(b: Builder, frames: str, wanted: Wanted, dtype: int) -> tuple[str, str]:
+    """Luma as the network takes it, and chroma."""
+    x, chroma = b.op("RgbToLuma", frames, count=2, domain=NAMESPACE)
+    if wanted.last:
+        x = b.transpose(x, 0, 2, 3, 1)
+    if wanted.high - wanted.low != 1:
+        x = b.op("Mul", x, b.const(wanted.high - wanted.low))
+    if wanted.low:
+        x = b.op("Add", x, b.const(wanted.low))
+    return (b.cast(x, dtype) if dtype != TensorProto.FLOAT else x), chroma
+
+
+def _luma_to_frames(b: Builder, x: str, chroma: str, wanted: Wanted, dtype: int) -> str:
+    """The network's luma and the chroma that went by it, as uint8 (N, H, W, 3)."""
+    x = b.cast(x) if dtype != TensorProto.FLOAT else x
+    if wanted.low_out:
+        x = b.op("Sub", x, b.const(wanted.low_out))
+    x = b.op("Mul", b.no_nan(x), b.const(1 / (wanted.high_out - wanted.low_out)))
+    x = b.transpose(x, 0, 3, 1, 2) if wanted.last else x
+    return str(b.op("LumaToRgb", x, chroma, domain=NAMESPACE))
 
 
 def _info(name: str, dtype: int, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
@@ -219,6 +250,10 @@ def _assembled(
     graph.input.extend([*inputs, *kept])
     graph.output.append(output)
     graph.initializer.extend([*before.weights, *after.weights])
+    if any(node.domain == NAMESPACE for node in copies) and all(
+        one.domain != NAMESPACE for one in made.opset_import
+    ):
+        made.opset_import.append(onnx.helper.make_opsetid(NAMESPACE, 1))
     return made
 
 
@@ -232,10 +267,18 @@ def upscaler_graphs(model: onnx.ModelProto, wanted: Wanted, flags: OnnxFlags) ->
         raise InputError(f"input: an upscaler must have one input, got {', '.join(roles)}")
     source, result = _port(model, next(iter(roles))), _output(model, flags)
     for value in (source, result):
-        _check_picture(value, 3, wanted)
+        _check_picture(value, wanted.channels, wanted)
     before, after = Builder("to_network", _opset(model)), Builder("to_frames", _opset(model))
-    value = _to_network(before, "frames", wanted, source.type.tensor_type.elem_type)
-    last = _to_frames(after, _INSIDE + result.name, wanted, result.type.tensor_type.elem_type)
+    kinds = [value.type.tensor_type.elem_type for value in (source, result)]
+    made_by_network = _INSIDE + result.name
+    if wanted.channels == 1:
+        if TensorProto.UINT8 in kinds:
+            raise InputError("model: a network on luma must take and give floats, got uint8")
+        value, chroma = _luma_to_network(before, "frames", wanted, kinds[0])
+        last = _luma_to_frames(after, made_by_network, chroma, wanted, kinds[1])
+    else:
+        value = _to_network(before, "frames", wanted, kinds[0])
+        last = _to_frames(after, made_by_network, wanted, kinds[1])
     after.name_result(last, "upscaled")
     batch = _shape(source)[0]
     batch = batch if isinstance(batch, int) and batch else "N"

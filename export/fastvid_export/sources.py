@@ -76,7 +76,7 @@ def resolve(
     if kind == "onnx":
         from fastvid_export import foreign
 
-        made = foreign.wrap(path, flags, workspace / foreign.name_of(path, flags))
+        made = foreign.wrap(path, flags, workspace / foreign.name_of(path, flags), say)
         return Source(made, kind, path.parent)
     called = os.fspath(model)
     if called in shipped():

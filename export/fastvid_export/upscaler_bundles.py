@@ -88,8 +88,7 @@ def write(network: Network, name: str, folder: Path, say: Callable[[str], None])
     """
     samples = _pictures(network)
     say(f"{network.name}, x{network.scale}: exporting")
-    data, batch = _traced(network, samples)
-    figures = _compared(network, data, samples)
+    data, batch, figures = _exported(network, samples)
     for figure in figures:
         say(f"{figure['metric']} on {figure['data']}: {figure['value']:.3g} {figure['unit']}")
     cut = tiling.measure(data, _runs(data), network.scale, network.multiple_of, network.minimum)
@@ -127,10 +126,10 @@ def _ports(network: Network, batch: int | str) -> tuple[Port, Port]:
     )
 
 
-def _traced(
+def _exported(
     network: Network, samples: dict[str, list[NDArray[np.uint8]]]
-) -> tuple[bytes, int | str]:
-    """The graph, and its batch: any, or 1 where the network allows no other."""
+) -> tuple[bytes, int | str, list[dict[str, Any]]]:
+    """The graph, its batch, and what it was found to be: any batch, or 1 where no other works."""
     graph = (LumaGraph if network.channels == 1 else RgbGraph)(network.module).eval()
     failure: ExportError | None = None
     for batch in ("N", 1):
@@ -139,15 +138,15 @@ def _traced(
         example = np.repeat(first, 2, 0) if batch == "N" else first
         plan = GraphPlan("upscale", graph, (source,), (result,), {"random": [{"frames": example}]})
         try:
-            return onnx.trace(plan), batch
+            data = onnx.trace(plan)
+            return data, batch, _compared(network, data, samples)
         except ExportError as error:
             failure = failure or error
     assert failure is not None
-    text = " ".join(failure.message.split())[:400]
+    text = " ".join(failure.message.split())[:600]
     raise ExportError(
         f"export: {network.name} must be exportable with heights and widths that vary: {text}",
-        hint="its PyTorch code decides by the size of the picture; such a network cannot be "
-        "imported",
+        hint="a network whose PyTorch code decides by the size of the picture cannot be imported",
     )
 
 

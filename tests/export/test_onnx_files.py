@@ -165,7 +165,7 @@ def test_an_interpolator_is_wrapped_in_any_of_its_forms(
     [
         ({"task": None}, "task: argument must be one of upscaler, interpolator .*got nothing"),
         ({"task": "generator"}, "got 'generator'"),
-        ({"scale": None}, "scale: argument must be given for upscalers"),
+        ({"task": "interpolate"}, "scale: argument must be given for upscalers only"),
         ({"scale": 3}, r"scale: .*3 gives \(1, 192, 192, 3\), the network \(1, 128, 128, 3\)"),
         ({"scale": 99}, "positive and sensible"),
         ({"range": (1, 0)}, "LOW < HIGH, got 1,0"),
@@ -203,10 +203,14 @@ def test_a_result_that_does_not_look_like_the_picture_is_refused(tmp_path: Path)
     export(source, onnx=flags(scale=1, range=(-1, 0)))
 
 
-def test_fixed_sizes_are_refused(tmp_path: Path) -> None:
-    node = helper.make_node("Relu", ["x"], ["y"])
+def test_sizes_that_the_nodes_fix_are_refused(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Reshape", ["x", "flat"], ["z"]),
+        helper.make_node("Reshape", ["z", "back"], ["y"]),
+    ]
     shape = [1, 3, 64, 64]
-    source = save(tmp_path / "net.onnx", [node], {"x": shape}, {"y": shape})
+    weights = {"flat": np.array([1, 3, 4096]), "back": np.array(shape)}
+    source = save(tmp_path / "net.onnx", nodes, {"x": shape}, {"y": shape}, weights)
     with pytest.raises(InputError, match=r"must vary, got \[64, 64\]"):
         export(source, onnx=flags(scale=1))
 
