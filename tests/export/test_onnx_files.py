@@ -197,7 +197,7 @@ def test_a_result_that_does_not_look_like_the_picture_is_refused(tmp_path: Path)
         {k: np.asarray(v) for k, v in limits.items()},
     )  # fmt: skip
     with pytest.raises(ExportError, match=r"look like the picture.* dB") as info:
-        export(source, onnx=flags(scale=1))
+        export(source, onnx=flags(scale=1, range=(0, 1)))
     assert "--range" in info.value.hint
     # What it takes is -1 to 0.
     export(source, onnx=flags(scale=1, range=(-1, 0)))
