@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ import vsrife_nets  # noqa: E402
 
 from fastvid import Interpolator  # noqa: E402
 from fastvid.cli import main  # noqa: E402
-from fastvid.errors import InputError  # noqa: E402
+from fastvid.errors import FastvidError, InputError  # noqa: E402
 from fastvid.metrics import psnr  # noqa: E402
 from fastvid.scene import Scene  # noqa: E402
 from fastvid.video import Video  # noqa: E402
@@ -352,3 +353,16 @@ def test_sizes_that_the_rule_forbids_are_refused(bundle: Path) -> None:
             model.between(np.zeros((0, 5, 3), np.uint8), np.zeros((0, 5, 3), np.uint8))
         frame = np.zeros((20, 20, 3), np.uint8)
         assert model.between(frame, frame).shape == frame.shape
+
+
+def test_wrong_size_rule_is_an_error_and_no_picture(bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle, tmp_path / "wrong")
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    manifest["size_rule"] = {"minimum": 8, "multiple_of": 8, "padding": "edge"}
+    (tmp_path / "wrong" / "bundle.json").write_text(json.dumps(manifest))
+    frame = np.zeros((72, 40, 3), np.uint8)
+    with (
+        Interpolator(tmp_path / "wrong", device="cpu", threads=1) as model,
+        pytest.raises(FastvidError, match="flow must have shape"),
+    ):
+        model.between(frame, frame)
