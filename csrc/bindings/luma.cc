@@ -20,12 +20,14 @@ py::tuple py_rgb_to_luma(const py::object& frames, const py::object& out_luma,
   return py::make_tuple(first.object, second.object);
 }
 
-py::object py_luma_to_rgb(const py::object& luma, const py::object& chroma, const py::object& out,
-                          int threads, const py::object& stream) {
+py::object py_luma_to_rgb(const py::object& luma, const py::object& chroma, bool wide,
+                          const py::object& out, int threads, const py::object& stream) {
   constexpr const char* op = "luma_to_rgb";
   Call call(op, stream);
   const LumaTensors in{call.input("luma", luma), call.input("chroma", chroma)};
-  Output result = call.output(out, luma_to_rgb_output(in));
+  const Tensor expected = luma_to_rgb_output(in, wide ? DType::kUint16 : DType::kUint8);
+  Output result = call.output(out, expected);
+  require_dtype(op, result.tensor, expected.dtype);
   call.run(threads, [&](const Executor& e) { luma_to_rgb(in, result.tensor, e); });
   return result.object;
 }
@@ -35,8 +37,8 @@ py::object py_luma_to_rgb(const py::object& luma, const py::object& chroma, cons
 void register_luma(py::module_& m) {
   m.def("rgb_to_luma", &py_rgb_to_luma, py::arg("frames"), py::arg("out_luma"),
         py::arg("out_chroma"), py::arg("threads"), py::arg("stream"));
-  m.def("luma_to_rgb", &py_luma_to_rgb, py::arg("luma"), py::arg("chroma"), py::arg("out"),
-        py::arg("threads"), py::arg("stream"));
+  m.def("luma_to_rgb", &py_luma_to_rgb, py::arg("luma"), py::arg("chroma"), py::arg("wide"),
+        py::arg("out"), py::arg("threads"), py::arg("stream"));
 }
 
 }  // namespace fastvid::python

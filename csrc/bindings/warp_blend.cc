@@ -24,8 +24,9 @@ py::object py_warp_blend(const py::object& image0, const py::object& image1, con
       out_dtype.is_none() ? args.image0.dtype : dtype_named(out_dtype.cast<std::string>().c_str());
   const Tensor expected = warp_blend_output(args, dtype);
   if (expected.dtype != dtype) {
-    throw InputError(std::string("warp_blend: out_dtype must be uint8 or that of the images, ") +
-                     dtype_name(expected.dtype) + ", got " + dtype_name(dtype));
+    throw InputError(
+        std::string("warp_blend: out_dtype must be uint8, uint16 or that of the images, ") +
+        dtype_name(expected.dtype) + ", got " + dtype_name(dtype));
   }
   Output result = call.output(out, expected);
   require_dtype(op, result.tensor, dtype);

@@ -90,7 +90,7 @@ def from_videos(path: Path) -> Material:
 def _middle(file: Path) -> Clip:
     """The middle of the first frames of a video."""
     frames: list[NDArray[np.uint8]] = []
-    for frame in Video.open(file):
+    for frame in Video.open(file, bit_depth=8):
         frames.append(_cut(np.asarray(frame.image), *SIDES))
         if len(frames) == _READ:
             break

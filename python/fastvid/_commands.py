@@ -23,7 +23,7 @@ from fastvid.progress import ProgressDisplay, split
 from fastvid.upscaler import Upscaler
 from fastvid.video import Video
 from fastvid.video.target import Target
-from fastvid.video.types import Frame, RgbImage, Stage, VideoInfo
+from fastvid.video.types import Frame, RgbImage, Stage, VideoInfo, eight_bits
 from fastvid.video.writer import FORMATS
 
 if TYPE_CHECKING:
@@ -313,7 +313,7 @@ class Keep:
         chosen = {round(i * (count - 1) / max(self._most - 1, 1)) for i in range(self._most)}
         for number, frame in enumerate(frames):
             if number in chosen:
-                self.pictures.append(frame.image.copy())
+                self.pictures.append(eight_bits(frame.image).copy())
             yield frame
 
 

@@ -73,8 +73,8 @@ def rgb_to_luma(
     frames: Any, out_luma: Any, out_chroma: Any, threads: int, stream: int | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 def luma_to_rgb(
-    luma: Any, chroma: Any, out: Any, threads: int, stream: int | None
-) -> NDArray[np.uint8]: ...
+    luma: Any, chroma: Any, wide: bool, out: Any, threads: int, stream: int | None
+) -> NDArray[Any]: ...
 def attention(
     q: Any,
     k: Any,

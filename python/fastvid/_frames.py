@@ -13,15 +13,15 @@ from fastvid.errors import InputError, InputTypeError
 if TYPE_CHECKING:
     from fastvid.backends._transfer import Pending
 
-FrameArray = NDArray[np.uint8]
-"""uint8 RGB, (H, W, 3), C-contiguous."""
+FrameArray = NDArray[Any]
+"""uint8 RGB, or uint16 with 65535 for white, (H, W, 3), C-contiguous."""
 
 
 def check_frame(what: str, frame: object) -> FrameArray:
-    """A frame as C-contiguous uint8 RGB (H, W, 3), copied only where it is not contiguous.
+    """A frame as C-contiguous RGB (H, W, 3), copied only where it is not contiguous.
 
     Raises:
-        InputTypeError: Not a NumPy array, or not uint8.
+        InputTypeError: Not a NumPy array, or neither uint8 nor uint16.
         InputError: Not (H, W, 3) with H and W at least 1.
     """
     if not isinstance(frame, np.ndarray):
@@ -29,9 +29,9 @@ def check_frame(what: str, frame: object) -> FrameArray:
             f"{what}: argument must be a numpy array, got {type(frame).__name__}",
             hint="torch tensors: frame.cpu().numpy(); PIL images: numpy.asarray(image)",
         )
-    if frame.dtype != np.uint8:
+    if frame.dtype not in (np.uint8, np.uint16):
         raise InputTypeError(
-            f"{what}: argument must be uint8 with values 0 to 255, got {frame.dtype}"
+            f"{what}: argument must be uint8 with values 0 to 255, or uint16, got {frame.dtype}"
             f"{_oddities(frame)}",
             hint="floats in [0, 1]: numpy.rint(numpy.clip(frame, 0, 1) * 255).astype(numpy.uint8)",
         )

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from fastvid import backends
+from fastvid._wide import HINT, widened
 from fastvid.backends._transfer import transfers
 from fastvid.bundle import Bundle
+from fastvid.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from fastvid._memory import FrameMemory
     from fastvid.backends import LoadedModel, Report, Session
+    from fastvid.video.types import VideoInfo
 
 wrap_loaded: Callable[[LoadedModel], LoadedModel] | None = None
 """What a model passes through when it is opened; `fastvid.bench` sets it to time its sessions."""
@@ -36,6 +43,8 @@ class Model:
     def __init__(self, bundle: Bundle, **device: Any) -> None:
         self._bundle = bundle
         self._options = device
+        self._wide: LoadedModel | None = None
+        self._widening = threading.Lock()
         opened = backends.open(bundle, **device)
         self._model = opened if wrap_loaded is None else wrap_loaded(opened)
         try:
@@ -56,17 +65,29 @@ class Model:
         return self._bundle
 
     def report(self) -> Report:
-        """Which backend, device and provider run each graph, and why."""
-        return self._model.report()
+        """Which backend, device and provider run each graph, and why.
+
+        Once frames of 16 bits a sample came, their sessions are listed too.
+        """
+        report = self._model.report()
+        if self._wide is None:
+            return report
+        wide = (replace(g, graph=f"{g.graph}, 16 bits") for g in self._wide.report().graphs)
+        return replace(report, graphs=(*report.graphs, *wide))
 
     def cancel(self) -> None:
         """Stop what runs now in other threads, which then raise `CancelledError`."""
-        self._model.cancel()
+        for model in self._loaded():
+            model.cancel()
 
     def close(self) -> None:
         """Free the sessions; calling it again does nothing."""
         self._transfers.close()
-        self._model.close()
+        for model in self._loaded():
+            model.close()
+
+    def _loaded(self) -> list[LoadedModel]:
+        return [self._model] if self._wide is None else [self._model, self._wide]
 
     def __enter__(self) -> Self:
         return self
@@ -96,5 +117,28 @@ class Model:
         report = self.report()
         return self._options | {"device": report.device, "backend": report.backend}
 
-    def _graph(self, name: str) -> Session:
-        return self._model.graph(name)
+    def _graph(self, name: str, dtype: object = None) -> Session:
+        """The session of a graph, for frames of that dtype."""
+        if dtype != np.uint16:
+            return self._model.graph(name)
+        with self._widening:
+            if self._wide is None:
+                self._wide = self._open_wide()
+        return self._wide.graph(name)
+
+    def _require_depth(self, info: VideoInfo) -> None:
+        """Loads what frames of the video take; raises where the model takes uint8 alone."""
+        if info.bit_depth > 8:
+            self._graph(next(iter(self._bundle.graphs)), np.uint16)
+
+    def _open_wide(self) -> LoadedModel:
+        """The model for frames of 16 bits a sample, which onnxruntime alone runs."""
+        asked = self._options.get("backend", "auto")
+        if asked not in ("auto", "onnxruntime"):
+            raise UnsupportedModelError(
+                f"frames: must have 8 bits a sample with backend {self.report().backend!r}, got 16",
+                hint=f"backend='onnxruntime' takes both; {HINT}",
+            )
+        options = self._options_here() | {"backend": "onnxruntime"}
+        opened = backends.open(widened(self._bundle), **options)
+        return opened if wrap_loaded is None else wrap_loaded(opened)

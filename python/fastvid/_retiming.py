@@ -97,7 +97,7 @@ class Retiming:
     Args:
         timing: Chooses the times.
         pairs: Begins with a video and prepares its frames for drawing between them.
-        require: Raises for a height and width of frames that pairs do not take.
+        require: Raises for a video that pairs do not take.
         cancel: Stops the drawing that is under way in another thread.
         ahead: How many pictures may be drawn while an earlier one is on its way here.
         scene_cuts: Whether frames are repeated where a scene ends.
@@ -111,7 +111,7 @@ class Retiming:
         self,
         timing: Timing,
         pairs: Callable[[], Pairs],
-        require: Callable[[int, int], object],
+        require: Callable[[VideoInfo], object],
         cancel: Callable[[], None],
         *,
         ahead: int = 0,
@@ -127,8 +127,8 @@ class Retiming:
         self._merge_repeats = merge_repeats
 
     def transform(self, info: VideoInfo) -> VideoInfo:
-        """What the video becomes; raises `InputError` for sizes the model does not take."""
-        self._require(info.height, info.width)
+        """What the video becomes; raises for sizes and depths the model does not take."""
+        self._require(info)
         return self._timing.transform(info)
 
     def process(self, frames: Iterator[Frame], info: VideoInfo) -> Iterator[Frame]:

@@ -19,7 +19,7 @@ from fastvid._retiming import ConstantRate, Division, Retiming, Timing
 from fastvid.backends._transfer import Here, in_turn
 from fastvid.bundle import Bundle, SizeRule
 from fastvid.errors import InputError, InputTypeError
-from fastvid.video.types import Stage
+from fastvid.video.types import Stage, VideoInfo
 
 if TYPE_CHECKING:
     from fastvid.backends import Session
@@ -70,8 +70,6 @@ class Interpolator(Model):
             low_memory=low_memory,
             cuda_graphs=cuda_graphs,
         )
-        self._motion = self._graph("motion")
-        self._between = self._graph("between")
         # Sizes that are known to fit.
         self._sizes: set[tuple[int, int]] = set()
 
@@ -96,15 +94,16 @@ class Interpolator(Model):
         The motion is computed once for all times. Scene cuts are not looked for.
 
         Args:
-            frame0: uint8 RGB (H, W, 3), the picture at time 0.
-            frame1: uint8 RGB, the same size, the picture at time 1.
+            frame0: uint8 RGB (H, W, 3), the picture at time 0; or uint16 with 65535 for white.
+            frame1: The same size and dtype, the picture at time 1.
             timestep: From 0 to 1; 0 and 1 give copies of the frames themselves.
 
         Returns:
-            uint8 RGB (H, W, 3) for a number, (n, H, W, 3) for a sequence of n numbers.
+            RGB of that dtype, (H, W, 3) for a number, (n, H, W, 3) for a sequence of n numbers.
 
         Raises:
-            InputTypeError: A frame is not a uint8 array, or `timestep` is not a number.
+            InputTypeError: A frame is not such an array, or `timestep` is not a number.
+            UnsupportedModelError: The model or backend takes uint8 alone.
             InputError: The sizes differ or are not allowed by the bundle, or a time is outside.
             OutOfMemoryError: The frames cannot fit into memory; the hint names a size that does.
         """
@@ -113,13 +112,17 @@ class Interpolator(Model):
             raise InputError(
                 f"frame1: argument must have the shape of frame0, {first.shape}, got {second.shape}"
             )
+        if first.dtype != second.dtype:
+            raise InputTypeError(
+                f"frame1: argument must have the dtype of frame0, {first.dtype}, got {second.dtype}"
+            )
         times = _timesteps(timestep)
         self._require(*first.shape[:2])
         pair = self._pairs()(first, second)
         if times.ndim == 0:
             picture = pair.start(float(times)).result()
             return picture.copy() if picture is first or picture is second else picture
-        result = np.empty((len(times), *first.shape), np.uint8)
+        result = np.empty((len(times), *first.shape), first.dtype)
         started = (pair.start(float(time)) for time in times)
         for index, drawn in enumerate(in_turn(started, self._transfers.ahead)):
             result[index] = drawn.result()
@@ -199,7 +202,7 @@ class Interpolator(Model):
         return Retiming(
             rule,
             self._pairs,
-            self._require,
+            self._check,
             self.cancel,
             ahead=self._transfers.ahead,
             scene_cuts=scene_cuts,
@@ -224,6 +227,11 @@ class Interpolator(Model):
         waiting = waiting_frames(height, width)
         return self._memory.plan(self._bundle.name, (height, width), None, waiting, (note,))
 
+    def _check(self, info: VideoInfo) -> None:
+        """Refuses a video that the model does not take."""
+        self._require(info.height, info.width)
+        self._require_depth(info)
+
     def _require(self, height: int, width: int) -> None:
         """Refuses frames that the bundle does not allow or memory does not hold."""
         self._bundle.size_rule.padded(height, width)
@@ -234,7 +242,7 @@ class Interpolator(Model):
     def _pairs(self) -> Callable[[FrameArray, FrameArray], _Pair]:
         """Prepares one pair of a video after the other."""
         uploads = _Uploads(self._transfers, self._bundle.size_rule)
-        return partial(_Pair, self._motion, self._between, self._transfers, uploads)
+        return partial(_Pair, self._graph, self._transfers, uploads)
 
 
 class _Uploads:
@@ -259,14 +267,13 @@ class _Pair:
 
     def __init__(
         self,
-        motion: Session,
-        between: Session,
+        graph: Callable[[str, object], Session],
         transfers: Transfers,
         uploads: _Uploads,
         frame0: FrameArray,
         frame1: FrameArray,
     ) -> None:
-        self._motion, self._between = motion, between
+        self._motion, self._between = (graph(n, frame0.dtype) for n in ("motion", "between"))
         self._transfers, self._uploads = transfers, uploads
         self._frames = frame0, frame1
         self._features: dict[str, Any] | None = None

@@ -99,7 +99,6 @@ class Upscaler(Model):
         self._scale: int = self._step**self._passes
         self.name = "restore" if self._scale == 1 else "upscale"
         self._tile = tile
-        self._session = self._graph("upscale")
         # Pieces of at most so many pixels, by the size of the frame, that "auto" has found.
         self._limits: dict[tuple[int, int], int] = {}
 
@@ -115,13 +114,14 @@ class Upscaler(Model):
         repeating its edge, and the result is cropped: the size is always exactly `scale` times.
 
         Args:
-            frame: uint8 RGB (H, W, 3), any size the bundle allows.
+            frame: uint8 RGB (H, W, 3), any size the bundle allows; or uint16 with 65535 for white.
 
         Returns:
-            uint8 RGB (scale*H, scale*W, 3), C-contiguous.
+            RGB (scale*H, scale*W, 3) of the same dtype, C-contiguous.
 
         Raises:
-            InputTypeError: `frame` is not a uint8 array.
+            InputTypeError: `frame` is not such an array.
+            UnsupportedModelError: The model or backend takes uint8 alone.
             InputError: `frame` has another shape or a size that the bundle does not allow.
         """
         return self._start(check_frame("frame", frame)).result()
@@ -144,6 +144,7 @@ class Upscaler(Model):
 
     def transform(self, info: VideoInfo) -> VideoInfo:
         """What the video becomes: `scale` times the size."""
+        self._require_depth(info)
         for done in range(self._passes):
             scale = self._step**done
             self._bundle.size_rule.padded(info.height * scale, info.width * scale)
@@ -257,7 +258,8 @@ class Upscaler(Model):
 
     def _run(self, frame: FrameArray) -> Pending:
         frames = self._transfers.upload(frame[None])
-        result = self._session.run({"frames": frames}, keep=("upscaled",))
+        session = self._graph("upscale", frame.dtype)
+        result = session.run({"frames": frames}, keep=("upscaled",))
         return self._transfers.download(result["upscaled"])
 
     def _in_pieces(self, frame: FrameArray, size: tuple[int, int]) -> FrameArray:
@@ -274,7 +276,7 @@ class Upscaler(Model):
                 seen = frame[rows.first : rows.last, columns.first : columns.last]
                 yield rows, columns, self._run(np.ascontiguousarray(seen))
 
-        result = np.empty((height * scale, width * scale, 3), np.uint8)
+        result = np.empty((height * scale, width * scale, 3), frame.dtype)
         for rows, columns, pending in in_turn(started(), self._transfers.ahead):
             piece = pending.result()[0]
             target = result[rows.begin * scale : rows.end * scale]

@@ -207,22 +207,6 @@ def test_container_without_frames(make_clip, tmp_path: Path):
     _refused(path, TruncatedMediaError, "first frame")
 
 
-def test_ten_bits_need_a_word(make_clip):
-    path = make_clip("a.mkv", codec="libx264", pix_fmt="yuv420p10le")
-    _refused(path, UnsupportedMediaError, "10", "bit_depth=8")
-    deep = Video.open(path, bit_depth=8).frames()
-    plain = Video.open(make_clip("b.mkv")).frames()
-    assert np.abs(deep.astype(int) - plain).mean() < 3
-
-
-@pytest.mark.parametrize("transfer", [16, 18])
-def test_hdr_is_refused_even_with_8_bits(make_clip, transfer: int):
-    colour = {**HDR10, "color_trc": transfer}
-    path = make_clip("a.mkv", codec="libx264", pix_fmt="yuv420p10le", colour=colour)
-    _refused(path, UnsupportedMediaError, "HDR", bit_depth=8)
-    _refused(path, UnsupportedMediaError, "HDR")
-
-
 def test_unknown_matrix_is_refused_by_name(make_clip):
     path = make_clip("a.mp4", colour={"colorspace": 8})
     _refused(path, UnsupportedMediaError, "ycgco")

@@ -43,15 +43,18 @@ struct Attribute {
 };
 
 // The dtype of an output, or with kAnyDType that of input `like`; where `switch_attribute`, an
-// integer, is not 0, `other` instead.
+// integer, is not 0, `other` instead, and where `wide_attribute` is not 0, uint16.
 struct Result {
   DType dtype;
   const char* switch_attribute = nullptr;
   DType other = DType::kOther;
   int like = 0;
   int rank = 4;  // kRankOfInput: that of input `like`
+  const char* wide_attribute = nullptr;
 
-  bool varies() const { return dtype == kAnyDType || switch_attribute != nullptr; }
+  bool varies() const {
+    return dtype == kAnyDType || switch_attribute != nullptr || wide_attribute != nullptr;
+  }
 };
 
 class Call;

@@ -41,6 +41,9 @@ size_t output_rank(const Result& result, const OrtShapeInferContext* context) {
 
 // The dtype of an output; undefined where onnxruntime does not know that of the input it follows.
 ElementType output_type(const Result& result, const OrtShapeInferContext* constant) {
+  if (result.wide_attribute != nullptr && read_switch(result.wide_attribute, constant) != 0) {
+    return element_type(DType::kUint16);
+  }
   if (result.switch_attribute != nullptr && read_switch(result.switch_attribute, constant) != 0) {
     return element_type(result.other);
   }

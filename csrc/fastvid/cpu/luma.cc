@@ -40,7 +40,7 @@ void widen(const LumaToRgb& op, const float* __restrict in, int64_t n, float* __
   }
 }
 
-inline int32_t to_byte(float x) { return round_to_int(clamp_float(x, 255.0f)); }
+inline int32_t to_level(float x, float top) { return round_to_int(clamp_float(x, top)); }
 
 void colour(const LumaWeights& shared, const float* luma, const float* cb, const float* cr,
             int64_t n, uint8_t* rgb) {
@@ -49,10 +49,22 @@ void colour(const LumaWeights& shared, const float* luma, const float* cb, const
   for (int64_t i = 0; i < n; ++i) {
     const float y = w.luma_scale * luma[i];
     const float g = y + (w.cb_to_green * cb[i] + w.cr_to_green * cr[i]);
-    pixels[i] =
-        pack_pixel(to_byte(y + w.cr_to_red * cr[i]), to_byte(g), to_byte(y + w.cb_to_blue * cb[i]));
+    pixels[i] = pack_pixel(to_level(y + w.cr_to_red * cr[i], 255.0f), to_level(g, 255.0f),
+                           to_level(y + w.cb_to_blue * cb[i], 255.0f));
   }
   pack_rgb(pixels, n, rgb);
+}
+
+void colour(const LumaWeights& shared, const float* luma, const float* cb, const float* cr,
+            int64_t n, uint16_t* rgb) {
+  const LumaWeights w = shared;
+  for (int64_t i = 0; i < n; ++i) {
+    const float y = w.luma_scale * luma[i];
+    const float g = y + (w.cb_to_green * cb[i] + w.cr_to_green * cr[i]);
+    rgb[3 * i] = static_cast<uint16_t>(to_level(y + w.cr_to_red * cr[i], 65535.0f));
+    rgb[3 * i + 1] = static_cast<uint16_t>(to_level(g, 65535.0f));
+    rgb[3 * i + 2] = static_cast<uint16_t>(to_level(y + w.cb_to_blue * cb[i], 65535.0f));
+  }
 }
 
 template <int kScale>
@@ -66,13 +78,38 @@ void to_rgb_row(const LumaToRgb& op, int64_t row) {
     mix_rows(op, op.cr, row, x, n, mixed + kPad);
     widen<kScale>(op, mixed + kPad, n, cr);
     const int64_t at = kScale * (row * op.width + x);
-    colour(op.weights, op.luma + at, cb, cr, kScale * n, op.rgb + 3 * at);
+    if (op.rgb != nullptr) {
+      colour(op.weights, op.luma + at, cb, cr, kScale * n, op.rgb + 3 * at);
+    } else {
+      colour(op.weights, op.luma + at, cb, cr, kScale * n, op.wide_rgb + 3 * at);
+    }
+  }
+}
+
+}  // namespace
+
+namespace {
+
+void wide_rgb_to_luma(const RgbToLuma& op, int64_t begin, int64_t end) {
+  const LumaWeights w = op.weights;
+  for (int64_t i = begin; i < end; ++i) {
+    const int32_t level = op.wide_rgb[3 * i + 1];
+    const auto green = static_cast<float>(level);
+    const auto red = static_cast<float>(op.wide_rgb[3 * i] - level);
+    const auto blue = static_cast<float>(op.wide_rgb[3 * i + 2] - level);
+    op.luma[i] = w.green_to_luma * green + (w.red_to_luma * red + w.blue_to_luma * blue);
+    op.cb[i] = w.half * blue + w.red_to_cb * red;
+    op.cr[i] = w.half * red + w.blue_to_cr * blue;
   }
 }
 
 }  // namespace
 
 void rgb_to_luma(const RgbToLuma& op, int64_t begin, int64_t end) {
+  if (op.wide_rgb != nullptr) {
+    wide_rgb_to_luma(op, begin, end);
+    return;
+  }
   alignas(64) uint32_t pixels[kTile];
   const LumaWeights w = op.weights;
   for (int64_t at = begin; at < end; at += kTile) {

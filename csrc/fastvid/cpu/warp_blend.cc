@@ -13,10 +13,23 @@ struct Blend {
   const float* mask;
   const T* residual;  // or null
   T* planes;          // or null
-  uint8_t* rgb;
+  uint8_t* rgb;       // or null
+  uint16_t* wide_rgb;
   int64_t plane, ahead;
   bool stream;
 };
+
+// Writes kLanes pixels of 16 bits a sample, channels in [0, 1].
+template <class S>
+FASTVID_INLINE void store_words(uint16_t* p, const typename S::F* rgb) {
+  alignas(64) float levels[3][S::kLanes];
+  for (int c = 0; c < 3; ++c) S::store(levels[c], rgb[c] * 65535.0f);
+  for (int i = 0; i < S::kLanes; ++i) {
+    for (int c = 0; c < 3; ++c) {
+      p[3 * i + c] = static_cast<uint16_t>(__builtin_irintf(levels[c][i]));
+    }
+  }
+}
 
 // Writes kLanes pixels at column i.
 template <class S, class T>
@@ -35,8 +48,12 @@ FASTVID_INLINE void blend_block(const Blend<T>& to, int64_t i, const float (&fir
     }
     out[c] = S::min(S::max(value, S::splat(0.0f)), S::splat(1.0f));
   }
-  if (to.planes == nullptr) {
+  if (to.rgb != nullptr) {
     S::store_rgb(to.rgb + 3 * i, out);
+    return;
+  }
+  if (to.planes == nullptr) {
+    store_words<S>(to.wide_rgb + 3 * i, out);
     return;
   }
   T* target = to.planes + i;
@@ -82,10 +99,12 @@ void rows_of(const WarpBlend& b, int64_t begin, int64_t end) {
     plan_strip<S, false>(strip0, g, row[0], row[1]);
     plan_strip<S, false>(strip1, g, row[2], row[3]);
     const int64_t start = at.y * b.width + at.x;
-    Blend<T> to{row[4], nullptr, nullptr, nullptr, plane, ahead, b.stream};
+    Blend<T> to{row[4], nullptr, nullptr, nullptr, nullptr, plane, ahead, b.stream};
     if (b.residual != nullptr) to.residual = static_cast<const T*>(b.residual) + start;
     if (b.rgb != nullptr) {
       to.rgb = b.rgb + 3 * start;
+    } else if (b.wide_rgb != nullptr) {
+      to.wide_rgb = b.wide_rgb + 3 * start;
     } else {
       to.planes = static_cast<T*>(b.planes) + start;
     }

@@ -8,7 +8,7 @@
 
 namespace fastvid::cpu {
 
-// One pair of images of a batch. Exactly one of `planes` and `rgb` is not null.
+// One pair of images of a batch. Exactly one of `planes`, `rgb` and `wide_rgb` is not null.
 struct WarpBlend {
   DType dtype;                  // of images, residual and planes
   const void *image0, *image1;  // (3, height, width)
@@ -17,6 +17,7 @@ struct WarpBlend {
   const void* residual;         // (3, height, width) or null
   void* planes;                 // (3, height, width)
   uint8_t* rgb;                 // (height, width, 3)
+  uint16_t* wide_rgb;           // (height, width, 3)
   int64_t height, width;
   int64_t flow_height, flow_width;
   int scale;    // 1, 2, 4 or 8

@@ -24,6 +24,10 @@ __device__ inline void from_float(float v, float* out) { *out = v; }
 __device__ inline void from_float(float v, uint8_t* out) {
   *out = static_cast<uint8_t>(__float2uint_rn(v));
 }
+// Values in [0, 65535].
+__device__ inline void from_float(float v, uint16_t* out) {
+  *out = static_cast<uint16_t>(__float2uint_rn(v));
+}
 __device__ inline void from_float(float v, Half* out) {
   out->bits = __half_as_ushort(__float2half_rn(v));
 }

@@ -16,12 +16,22 @@ unsigned blocks(int64_t pixels) {
 __global__ void __launch_bounds__(kThreads)
     rgb_to_luma_kernel(RgbToLuma op, int64_t plane, int64_t pixels) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i < pixels) rgb_to_luma_pixel(op, op.rgb, plane, i);
+  if (i >= pixels) return;
+  if (op.rgb != nullptr) {
+    rgb_to_luma_pixel(op, op.rgb, plane, i);
+  } else {
+    rgb_to_luma_pixel(op, op.wide_rgb, plane, i);
+  }
 }
 
 __global__ void __launch_bounds__(kThreads) luma_to_rgb_kernel(LumaToRgb op, int64_t pixels) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i < pixels) luma_to_rgb_pixel(op, op.rgb, i);
+  if (i >= pixels) return;
+  if (op.rgb != nullptr) {
+    luma_to_rgb_pixel(op, op.rgb, i);
+  } else {
+    luma_to_rgb_pixel(op, op.wide_rgb, i);
+  }
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // Device code of the conversions between frames and luma, for launchers and TensorRT plugins.
-// T is uint8_t, or float holding levels: TensorRT's plugins have no uint8.
+// T is uint8_t, uint16_t, or float holding levels of 8 bits: TensorRT's plugins have no uint8.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +44,7 @@ __device__ __forceinline__ float enlarge(const float* plane, int64_t width, cons
 // A NaN becomes 0.
 template <class T>
 __device__ __forceinline__ T to_level(float x) {
-  return static_cast<T>(__float2int_rn(fminf(fmaxf(x, 0.0f), 255.0f)));
+  return static_cast<T>(__float2int_rn(fminf(fmaxf(x, 0.0f), sizeof(T) == 2 ? 65535.0f : 255.0f)));
 }
 
 template <class T>

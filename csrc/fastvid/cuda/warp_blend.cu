@@ -32,6 +32,8 @@ template <class T>
 void launch(const WarpBlendArgs& args, int scale, const Tensor& out, cudaStream_t stream) {
   if (out.dtype == DType::kUint8) {
     launch<T, uint8_t>(args, scale, out, stream);
+  } else if (out.dtype == DType::kUint16) {
+    launch<T, uint16_t>(args, scale, out, stream);
   } else {
     launch<T, T>(args, scale, out, stream);
   }

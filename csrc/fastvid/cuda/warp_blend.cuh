@@ -11,9 +11,13 @@ namespace fastvid::cuda {
 
 constexpr int kBlendThreads = 128;
 
-// Whether results of a type are levels of frames, not values of planes.
+// The highest level, where results of a type are levels of frames and not values of planes, else 0.
 template <class Out>
-constexpr bool kIsLevel = sizeof(Out) == 1;
+constexpr float kTopLevel = 0.0f;
+template <>
+constexpr float kTopLevel<uint8_t> = 255.0f;
+template <>
+constexpr float kTopLevel<uint16_t> = 65535.0f;
 
 template <class T>
 struct Blend {
@@ -49,8 +53,8 @@ __device__ __forceinline__ void warp_blend_pixel(const Blend<T>& blend, const Fi
     float value = b + weight * (a - b);
     if (blend.residual != nullptr) value = value + to_float(blend.residual[start + pixel]);
     value = fminf(fmaxf(value, 0.0f), 1.0f);
-    if constexpr (kIsLevel<Out>) {
-      from_float(value * 255.0f, out + 3 * i + c);
+    if constexpr (kTopLevel<Out> != 0.0f) {
+      from_float(value * kTopLevel<Out>, out + 3 * i + c);
     } else {
       from_float(value, out + start + pixel);
     }

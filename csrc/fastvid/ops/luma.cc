@@ -18,11 +18,17 @@ constexpr int64_t kMaxScale = 4;
 RgbToLuma make_rgb_to_luma(const Tensor& frames, const LumaTensors& out, int64_t n) {
   const int64_t plane = frames.dim(1) * frames.dim(2);
   float* chroma = out.chroma.as<float>() + 2 * n * plane;
-  return {.rgb = frames.as<const uint8_t>() + 3 * n * plane,
-          .luma = out.luma.as<float>() + n * plane,
-          .cb = chroma,
-          .cr = chroma + plane,
-          .weights = {}};
+  RgbToLuma op{};
+  op.luma = out.luma.as<float>() + n * plane;
+  op.cb = chroma;
+  op.cr = chroma + plane;
+  if (frames.dtype == DType::kUint8) {
+    op.rgb = frames.as<const uint8_t>() + 3 * n * plane;
+  } else {
+    op.wide_rgb = frames.as<const uint16_t>() + 3 * n * plane;
+    op.weights = luma_weights(65535.0);
+  }
+  return op;
 }
 
 LumaToRgb make_luma_to_rgb(const LumaTensors& in, const Tensor& out, int64_t n) {
@@ -33,7 +39,12 @@ LumaToRgb make_luma_to_rgb(const LumaTensors& in, const Tensor& out, int64_t n) 
   op.luma = in.luma.as<const float>() + n * pixels;
   op.cb = chroma;
   op.cr = chroma + plane;
-  op.rgb = out.as<uint8_t>() + 3 * n * pixels;
+  if (out.dtype == DType::kUint8) {
+    op.rgb = out.as<uint8_t>() + 3 * n * pixels;
+  } else {
+    op.wide_rgb = out.as<uint16_t>() + 3 * n * pixels;
+    op.weights = luma_weights(65535.0);
+  }
   op.height = in.chroma.dim(2);
   op.width = in.chroma.dim(3);
   op.scale = static_cast<int>(in.luma.dim(2) / in.chroma.dim(2));
@@ -47,7 +58,7 @@ LumaToRgb make_luma_to_rgb(const LumaTensors& in, const Tensor& out, int64_t n) 
 
 LumaTensors rgb_to_luma_output(const Tensor& frames) {
   constexpr const char* op = "rgb_to_luma";
-  require_dtype(op, frames, DType::kUint8);
+  require_dtype(op, frames, {DType::kUint8, DType::kUint16});
   require_rank(op, frames, "(N, H, W, 3)");
   const int64_t n = frames.dim(0), height = frames.dim(1), width = frames.dim(2);
   require_shape(op, frames, {n, height, width, 3});
@@ -76,7 +87,7 @@ void rgb_to_luma(const Tensor& frames, const LumaTensors& out, const Executor& e
   }
 }
 
-Tensor luma_to_rgb_output(const LumaTensors& in) {
+Tensor luma_to_rgb_output(const LumaTensors& in, DType dtype) {
   constexpr const char* op = "luma_to_rgb";
   require_dtype(op, in.luma, DType::kFloat32);
   require_dtype(op, in.chroma, DType::kFloat32);
@@ -92,13 +103,13 @@ Tensor luma_to_rgb_output(const LumaTensors& in) {
     throw InputError("luma_to_rgb: luma must be 1, 2, 3 or 4 times as high and wide as chroma " +
                      in.chroma.shape.text() + ", got " + in.luma.shape.text());
   }
-  return {.name = "out", .dtype = DType::kUint8, .shape = {n, height, width, 3}};
+  return {.name = "out", .dtype = dtype, .shape = {n, height, width, 3}};
 }
 
 void luma_to_rgb(const LumaTensors& in, const Tensor& out, const Executor& executor) {
   constexpr const char* op = "luma_to_rgb";
-  const Tensor expected = luma_to_rgb_output(in);
-  require_dtype(op, out, expected.dtype);
+  require_dtype(op, out, {DType::kUint8, DType::kUint16});
+  const Tensor expected = luma_to_rgb_output(in, out.dtype);
   require_shape(op, out, expected.shape);
   require_apart(op, out, {&in.luma, &in.chroma});
   if (on_cuda(op, {&in.luma, &in.chroma, &out})) {

@@ -23,18 +23,19 @@ cpu::WarpBlend kernel_of(const WarpBlendArgs& args, const Tensor& out, int64_t n
   const int64_t height = args.image0.dim(2), width = args.image0.dim(3);
   const int64_t cells = args.flow.dim(2) * args.flow.dim(3);
   const auto nth = [&](const Tensor& tensor) {
-    const auto bytes = 3 * height * width * static_cast<int64_t>(dtype_size(tensor.dtype));
-    return tensor.present() ? tensor.as<char>() + n * bytes : nullptr;
+    const auto size = 3 * height * width * static_cast<int64_t>(dtype_size(tensor.dtype));
+    return tensor.present() ? tensor.as<char>() + n * size : nullptr;
   };
-  const bool bytes = out.dtype == DType::kUint8;
+  const bool bytes = out.dtype == DType::kUint8, words = out.dtype == DType::kUint16;
   return {.dtype = args.image0.dtype,
           .image0 = nth(args.image0),
           .image1 = nth(args.image1),
           .flow = args.flow.as<const float>() + 4 * n * cells,
           .mask = args.mask.as<const float>() + n * cells,
           .residual = nth(args.residual),
-          .planes = bytes ? nullptr : nth(out),
+          .planes = bytes || words ? nullptr : nth(out),
           .rgb = bytes ? reinterpret_cast<uint8_t*>(nth(out)) : nullptr,
+          .wide_rgb = words ? reinterpret_cast<uint16_t*>(nth(out)) : nullptr,
           .height = height,
           .width = width,
           .flow_height = args.flow.dim(2),
@@ -65,17 +66,15 @@ Tensor warp_blend_output(const WarpBlendArgs& args, DType dtype) {
     require_dtype(kOp, args.residual, image0.dtype);
     require_shape(kOp, args.residual, image0.shape);
   }
-  if (dtype != DType::kUint8) {
+  if (dtype != DType::kUint8 && dtype != DType::kUint16) {
     return {.name = "out", .dtype = image0.dtype, .shape = image0.shape};
   }
-  return {.name = "out",
-          .dtype = DType::kUint8,
-          .shape = {image0.dim(0), image0.dim(2), image0.dim(3), 3}};
+  return {.name = "out", .dtype = dtype, .shape = {image0.dim(0), image0.dim(2), image0.dim(3), 3}};
 }
 
 void warp_blend(const WarpBlendArgs& args, const Tensor& out, const Executor& executor) {
   const Tensor expected = warp_blend_output(args, out.dtype);
-  require_dtype(kOp, out, {expected.dtype, DType::kUint8});
+  require_dtype(kOp, out, {expected.dtype, DType::kUint8, DType::kUint16});
   require_shape(kOp, out, expected.shape);
   require_apart(kOp, out, {&args.image0, &args.image1, &args.flow, &args.mask, &args.residual});
   const int scale = scale_of(args);

@@ -16,8 +16,8 @@ namespace fastvid {
 //   residual        (N, 3, H, W) of the images' dtype, or not present
 //   out             (N, 3, H, W) of the images' dtype, the float32 result rounded half to even to
 //   it,
-//                   or uint8 (N, H, W, 3) = round_half_even(255 * out); shares no memory with an
-//                   input
+//                   or uint8 (N, H, W, 3) = round_half_even(255 * out), or uint16 with 65535;
+//                   shares no memory with an input
 // A NaN displacement counts as 0, an infinite one as far outside; where the mask is NaN, image0 is
 // taken; a result that is NaN becomes 0. The same to the last bit on every instruction set and
 // number of threads.
@@ -25,8 +25,8 @@ struct WarpBlendArgs {
   Tensor image0, image1, flow, mask, residual;
 };
 
-// Checks the arguments and says what out must be for `dtype`, that of the images or uint8 (data is
-// null).
+// Checks the arguments and says what out must be for `dtype`: that of the images, uint8 or uint16
+// (data is null).
 Tensor warp_blend_output(const WarpBlendArgs& args, DType dtype);
 void warp_blend(const WarpBlendArgs& args, const Tensor& out, const Executor& executor);
 

@@ -19,6 +19,7 @@ from fastvid._rates import frame_rate as exact_rate
 from fastvid.bundle import Bundle, GenerationSpec
 from fastvid.errors import InputError, InputTypeError
 from fastvid.schedulers._base import Scheduler
+from fastvid.video.types import eight_bits
 
 MAX_STEPS = 1000
 _FLOW = "FlowMatchEulerDiscreteScheduler"
@@ -140,7 +141,7 @@ def _negative(value: object) -> str | None:
 
 
 def _picture(what: str, value: object) -> FrameArray | None:
-    return None if value is None else check_frame(what, value)
+    return None if value is None else eight_bits(check_frame(what, value))
 
 
 def _clip(value: object) -> NDArray[np.uint8] | None:
@@ -149,7 +150,7 @@ def _clip(value: object) -> NDArray[np.uint8] | None:
     if value is None:
         return None
     if isinstance(value, Video):
-        value = value.frames()
+        value = eight_bits(value.frames())
     if not isinstance(value, np.ndarray) or value.dtype != np.uint8:
         kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
         raise InputTypeError(f"video: argument must be a Video or a uint8 array, got {kind}")

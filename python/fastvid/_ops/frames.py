@@ -70,7 +70,7 @@ def planar_to_rgb(
 
 
 def rgb_to_luma(
-    frames: NDArray[np.uint8],
+    frames: NDArray[np.uint8] | NDArray[np.uint16],
     *,
     out: tuple[Any, Any] | None = None,
     threads: int | None = None,
@@ -82,7 +82,7 @@ def rgb_to_luma(
     `cr = (R - luma) / 1.402`; the chroma of grey is exactly 0.
 
     Args:
-        frames: uint8 (N, H, W, 3), RGB.
+        frames: uint8 or uint16 (N, H, W, 3), RGB.
         out: Arrays (luma, chroma) to write to; None allocates.
         threads: Number of threads; None is the default.
         stream: CUDA stream of arrays on a device; None is the current one.
@@ -104,30 +104,35 @@ def luma_to_rgb(
     luma: NDArray[np.float32],
     chroma: NDArray[np.float32],
     *,
+    dtype: str = "uint8",
     out: Any = None,
     threads: int | None = None,
     stream: int | None = None,
-) -> NDArray[np.uint8]:
+) -> NDArray[Any]:
     """Joins luma and chroma of the same or a lower resolution to frames, BT.601 full range.
 
-    The inverse of `rgb_to_luma`, and exactly so where the sizes are equal. Chroma is enlarged
+    The inverse of `rgb_to_luma`: exactly so for uint8 where the sizes are equal, and to within a
+    level for uint16. Chroma is enlarged
     bilinearly with half-pixel centres; results are clamped and rounded half to even, NaN becomes 0.
 
     Args:
         luma: float32 (N, 1, s*H, s*W), s = 1, 2, 3 or 4; in [0, 1].
         chroma: float32 (N, 2, H, W), cb then cr; in [-0.5, 0.5].
-        out: uint8 (N, s*H, s*W, 3) to write to; None allocates.
+        dtype: "uint8" or "uint16".
+        out: Array of that dtype (N, s*H, s*W, 3) to write to; None allocates.
         threads: Number of threads; None is the default.
         stream: CUDA stream of arrays on a device; None is the current one.
 
     Returns:
-        uint8 (N, s*H, s*W, 3), RGB; `out` where it was given.
+        uint8 or uint16 (N, s*H, s*W, 3), RGB; `out` where it was given.
 
     Raises:
         InputTypeError: An argument has the wrong type or dtype.
         InputError: An argument has the wrong shape, layout or value.
     """
-    return _core.luma_to_rgb(luma, chroma, out, threads_of("luma_to_rgb", threads), stream)
+    op = "luma_to_rgb"
+    wide = is_wide(op, dtype)
+    return _core.luma_to_rgb(luma, chroma, wide, out, threads_of(op, threads), stream)
 
 
 def downscale(

@@ -93,19 +93,21 @@ def warp_blend(
         residual: (N, 3, H, W) of the images' dtype, added to the blend; None adds nothing.
         out: Array of the result's dtype and shape to write to; None allocates.
         out_dtype: None or the images' dtype for (N, 3, H, W) in [0, 1], rounded half to even to
-            it; or "uint8" for frames (N, H, W, 3), `round_half_even(255 * out)`. A NaN becomes 0.
+            it; or "uint8" for frames (N, H, W, 3), `round_half_even(255 * out)`, or "uint16" with
+            65535. A NaN becomes 0.
         threads: Number of threads; None is the default.
         stream: CUDA stream of arrays on a device; None is the current one.
 
     Returns:
-        (N, 3, H, W) of the images' dtype or uint8 (N, H, W, 3); `out` where it was given.
+        (N, 3, H, W) of the images' dtype, or frames (N, H, W, 3); `out` where it was given.
 
     Raises:
         InputTypeError: An argument has the wrong type or dtype.
         InputError: An argument has the wrong shape, layout or value.
     """
     if out_dtype is not None:
-        choice("warp_blend", "out_dtype", out_dtype, ("float32", "float16", "bfloat16", "uint8"))
+        allowed = ("float32", "float16", "bfloat16", "uint8", "uint16")
+        choice("warp_blend", "out_dtype", out_dtype, allowed)
     return _core.warp_blend(
         image0,
         image1,

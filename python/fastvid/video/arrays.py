@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from fastvid._frames import check_frame
-from fastvid.errors import InputError
+from fastvid.errors import InputError, InputTypeError
 from fastvid.video.types import Frame, RgbImage, VideoInfo
 
 
@@ -15,7 +17,7 @@ class ArraySource:
     """Frames in memory as an open source of a video.
 
     Args:
-        frames: uint8 RGB pictures of one size.
+        frames: RGB pictures of one size and dtype, uint8 or uint16.
         info: What `info_of` said about them.
     """
 
@@ -29,7 +31,7 @@ class ArraySource:
         """Yields the pictures with time stamps of the rate.
 
         Raises:
-            InputError: A picture has another size than the first one.
+            InputError: A picture has another size or dtype than the first one.
         """
         step = 1 / self.info.fps
         expected = (self.info.height, self.info.width, 3)
@@ -38,6 +40,10 @@ class ArraySource:
             if image.shape != expected:
                 raise InputError(
                     f"frames[{number}]: shape must be {expected} as the first, got {image.shape}"
+                )
+            if (image.dtype == np.uint16) != (self.info.bit_depth > 8):
+                raise InputTypeError(
+                    f"frames[{number}]: dtype must be that of the first, got {image.dtype}"
                 )
             yield Frame(image, number * step, step)
 
@@ -49,4 +55,5 @@ def info_of(first: RgbImage, fps: Fraction, count: int | None) -> VideoInfo:
     """What is known about frames in memory."""
     height, width = first.shape[:2]
     duration = None if count is None else count / fps
-    return VideoInfo(width, height, fps, count, duration, time_base=1 / fps)
+    bits = 8 * first.itemsize
+    return VideoInfo(width, height, fps, count, duration, time_base=1 / fps, bit_depth=bits)

@@ -68,14 +68,15 @@ class Video:
                 folder.
             fps: Frame rate of a source without time stamps of its own: raw H.264 and HEVC (25
                 where the stream does not say) and folders (25).
-            bit_depth: 8 accepts SDR video of more than 8 bits and rounds it to 8.
+            bit_depth: None keeps what the file has: frames of more than 8 bits are uint16, with
+                65535 for white, and HDR10 and HLG keep their tags. 8 rounds SDR video to 8 bits.
             alpha: "refuse" transparent pixels, or "drop" the transparency.
             strict: Cut or damaged files are errors, not warnings.
             stream: Index of the video stream; None takes the one with the largest pictures.
             limits: What a file may ask for; None is `Limits()`.
 
         Raises:
-            MediaError: The file is missing, no video, cut, too large, HDR, interlaced, ...; the
+            MediaError: The file is missing, no video, cut, too large, interlaced, ...; the
                 subclass and the message say which.
             InputError: An argument does not fit.
         """
@@ -106,12 +107,12 @@ class Video:
         """Pictures in memory as a video of a constant rate.
 
         Args:
-            frames: uint8 RGB array (T, H, W, 3), or any iterable of (H, W, 3) pictures. A
-                generator can be read once only.
+            frames: uint8 RGB array (T, H, W, 3), or any iterable of (H, W, 3) pictures; or uint16
+                with 65535 for white. A generator can be read once only.
             fps: int, float, `Fraction`, or text such as "30000/1001".
 
         Raises:
-            InputTypeError: `frames` is not iterable or a picture is not a uint8 array.
+            InputTypeError: `frames` is not iterable or a picture is no uint8 or uint16 array.
             InputError: There are no pictures, or one has a wrong shape.
         """
         exact = frame_rate("fps", fps)
@@ -197,10 +198,14 @@ class Video:
             source.close()
 
     def frames(self) -> RgbImage:
-        """All frames as uint8 RGB, (T, H, W, 3): the whole video in memory."""
+        """All frames as RGB, (T, H, W, 3): the whole video in memory.
+
+        They are uint8, or uint16 with 65535 for white where the video has more than 8 bits.
+        """
         pictures = [frame.image for frame in self]
         if not pictures:
-            return np.empty((0, self.height, self.width, 3), np.uint8)
+            dtype = np.uint16 if self.info.bit_depth > 8 else np.uint8
+            return np.empty((0, self.height, self.width, 3), dtype)
         return np.stack(pictures)
 
     def through(self, stage: Stage) -> Video:

@@ -34,7 +34,8 @@ _UNSUPPORTED_MATRIX = {
     12: "chroma-derived-nc", 13: "chroma-derived-c", 14: "ictcp", 15: "ipt-c2",
     16: "ycgco-re", 17: "ycgco-ro",
 }  # fmt: skip
-_HDR = {"smpte2084": "HDR (PQ transfer)", "arib-std-b67": "HDR (HLG transfer)"}
+HDR = {"smpte2084": "HDR (PQ transfer)", "arib-std-b67": "HDR (HLG transfer)"}
+"""Transfer functions of HDR, with what to call them."""
 _UNSPECIFIED = 2
 _FULL_RANGE = 2
 _ALPHA = ("rgba", "bgra", "argb", "abgr", "yuva", "gbrap", "ya8", "ya16", "ayuv", "vuya", "pal8")
@@ -75,18 +76,14 @@ def colour_of(frame: VideoFrame, path: str) -> Colour:
     """The colour tags of a decoded frame, completed by the rules of `Colour`.
 
     Raises:
-        UnsupportedMediaError: The frame is HDR or uses a matrix fastvid does not convert.
+        UnsupportedMediaError: The frame is Dolby Vision or uses a matrix fastvid does not convert.
     """
     transfer = _TRANSFER.get(int(frame.color_trc), "unspecified")
-    if transfer in _HDR:
+    if any(name.startswith("DOVI") for name in side_data(frame)):
         raise UnsupportedMediaError(
-            f"{path}: video must be standard dynamic range, got {_HDR[transfer]}",
-            hint="tone-map it to SDR BT.709 first",
-        )
-    if any(name.startswith("DOVI") for name in _side_data(frame)):
-        raise UnsupportedMediaError(
-            f"{path}: video must be standard dynamic range, got HDR (Dolby Vision)",
-            hint="tone-map it to SDR BT.709 first",
+            f"{path}: video must be SDR, HDR10 or HLG, got Dolby Vision, whose metadata for each "
+            "frame would be lost",
+            hint="convert it to HDR10 or SDR first",
         )
     primaries = _PRIMARIES.get(int(frame.color_primaries), "unspecified")
     if is_rgb(frame.format.name):
@@ -107,22 +104,22 @@ def colour_of(frame: VideoFrame, path: str) -> Colour:
 
 
 def check_pixels(frame: VideoFrame, path: str, *, bit_depth: int | None, alpha: str) -> None:
-    """Refuses what would lose something in 8-bit RGB.
+    """Refuses what would lose something in RGB, of 8 bits a sample with `bit_depth=8`.
 
     Raises:
-        UnsupportedMediaError: The frame is interlaced, has more than 8 bits without
-            `bit_depth=8`, or a transparent pixel without `alpha="drop"`.
+        UnsupportedMediaError: The frame is interlaced, HDR with 8 bits, or has a transparent pixel
+            without `alpha="drop"`.
     """
     if frame.interlaced_frame:
         raise UnsupportedMediaError(
             f"{path}: video must be progressive, got interlaced",
             hint="deinterlace it first, for example with ffmpeg -vf bwdif",
         )
-    bits = max((part.bits for part in frame.format.components), default=8)
-    if bits > 8 and bit_depth != 8:
+    hdr = HDR.get(_TRANSFER.get(int(frame.color_trc), ""))
+    if hdr is not None and (bit_depth == 8 or bits_of(frame) == 8):
         raise UnsupportedMediaError(
-            f"{path}: video must have 8 bits per sample, got {bits} ({frame.format.name})",
-            hint="pass bit_depth=8 to process it with 8 bits",
+            f"{path}: video must be standard dynamic range to be processed with 8 bits, got {hdr}",
+            hint="leave bit_depth=8 (--to-8bit) out, or tone-map it to SDR BT.709 first",
         )
     if alpha == "refuse" and frame.format.name.startswith(_ALPHA):
         pixels = frame.reformat(format="rgba").to_ndarray()
@@ -133,6 +130,11 @@ def check_pixels(frame: VideoFrame, path: str, *, bit_depth: int | None, alpha: 
             )
 
 
+def bits_of(frame: VideoFrame) -> int:
+    """Bits of a sample of a decoded frame."""
+    return max((part.bits for part in frame.format.components), default=8)
+
+
 def plane(frame: VideoFrame, index: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Plane `index` of a frame as a (rows, columns) view of its memory."""
     source: Any = frame.planes[index]
@@ -141,15 +143,20 @@ def plane(frame: VideoFrame, index: int, dtype: npt.DTypeLike) -> npt.NDArray[An
     return rows.reshape(source.height, columns)[:, : source.width]
 
 
-def to_rgb(frame: VideoFrame, colour: Colour, chroma_location: str) -> RgbImage:
-    """A decoded frame as uint8 RGB, (H, W, 3), in the orientation in which it is stored."""
+def to_rgb(
+    frame: VideoFrame, colour: Colour, chroma_location: str, *, wide: bool = False
+) -> RgbImage:
+    """A decoded frame as RGB, (H, W, 3), in the orientation in which it is stored.
+
+    It is uint8, or with `wide` uint16.
+    """
     from fastvid import ops
 
     if is_grey(frame.format.name):
-        return _grey_rgb(frame, colour.full_range)
+        return _grey_rgb(frame, colour.full_range, wide)
     layout = _PLANAR.get(frame.format.name)
     if layout is None or any(part.line_size < 0 for part in frame.planes):
-        return np.ascontiguousarray(_swscale_rgb(frame, colour))
+        return np.ascontiguousarray(_swscale_rgb(frame, colour, wide))
     subsampling, bits = layout
     dtype = np.uint16 if bits > 8 else np.uint8
     rgb: RgbImage = ops.yuv_to_rgb(
@@ -159,6 +166,7 @@ def to_rgb(frame: VideoFrame, colour: Colour, chroma_location: str) -> RgbImage:
         bit_depth=bits,
         subsampling=subsampling,
         chroma_location=chroma_location,
+        dtype="uint16" if wide else "uint8",
         threads=_threads(frame.width, frame.height),
     )
     return rgb
@@ -169,38 +177,51 @@ def _threads(width: int, height: int) -> int | None:
     return 1 if width * height <= 1920 * 1088 else None
 
 
-def _grey_rgb(frame: VideoFrame, full_range: bool) -> RgbImage:
-    grey = plane(frame.reformat(format="gray"), 0, np.uint8)
+def _grey_rgb(frame: VideoFrame, full_range: bool, wide: bool) -> RgbImage:
+    top, dtype, name = (65535, np.uint16, "gray16le") if wide else (255, np.uint8, "gray")
+    grey = plane(frame.reformat(format=name), 0, dtype)
     if not full_range:
         # swscale takes all grey for full range.
-        levels = (np.arange(256) - 16) * (255 / 219)
-        grey = np.clip(np.rint(levels), 0, 255).astype(np.uint8)[grey]
+        step = (top + 1) // 256
+        levels = (np.arange(top + 1) - 16 * step) * (top / (219 * step))
+        grey = np.clip(np.rint(levels), 0, top).astype(dtype)[grey]
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def _swscale_rgb(frame: VideoFrame, colour: Colour) -> npt.NDArray[np.uint8]:
+def _swscale_rgb(frame: VideoFrame, colour: Colour, wide: bool) -> RgbImage:
     # Formats that are neither planar 8 or 10 bit YUV nor grey: swscale knows their layouts.
     matrix = {"bt709": 1, "bt601": 5, "bt2020": 9}[colour.conversion]
     arguments: dict[str, Any] = {} if colour.matrix == "rgb" else {"src_colorspace": matrix}
     full = 2 if colour.full_range else 1
     rgb = frame.reformat(
-        format="rgb24", src_color_range=full, dst_color_range=2, interpolation=4, **arguments
+        format="rgb48le" if wide else "rgb24",
+        src_color_range=full,
+        dst_color_range=2,
+        interpolation=4,
+        **arguments,
     )
     return plane_rgb(rgb)
 
 
-def plane_rgb(frame: VideoFrame) -> npt.NDArray[np.uint8]:
-    """An `rgb24` frame as a (H, W, 3) view of its memory."""
+def plane_rgb(frame: VideoFrame) -> RgbImage:
+    """An `rgb24` or `rgb48le` frame as a (H, W, 3) view of its memory."""
     source: Any = frame.planes[0]
-    rows: RgbImage = np.frombuffer(source, np.uint8, count=source.line_size * source.height)
-    return rows.reshape(source.height, source.line_size)[:, : 3 * source.width].reshape(
+    dtype = np.dtype(np.uint8 if frame.format.name == "rgb24" else "<u2")
+    columns = source.line_size // dtype.itemsize
+    rows: RgbImage = np.frombuffer(source, dtype, count=columns * source.height)
+    return rows.reshape(source.height, columns)[:, : 3 * source.width].reshape(
         source.height, source.width, 3
     )
 
 
 def fill(frame: VideoFrame, image: RgbImage, colour: Colour) -> None:
-    """Writes uint8 RGB (H, W, 3) into a frame to encode, whatever its pixel format."""
+    """Writes RGB (H, W, 3) into a frame to encode, whatever its pixel format."""
     name = frame.format.name
+    if name == "rgb48le":
+        words: Any = frame.planes[0]
+        rows16 = np.frombuffer(words, "<u2").reshape(image.shape[0], -1)
+        rows16[:, : 3 * image.shape[1]] = image.reshape(image.shape[0], -1)
+        return
     if name in ("rgb24", "bgr0"):
         memory: Any = frame.planes[0]
         packed: RgbImage = np.frombuffer(memory, np.uint8)
@@ -211,23 +232,28 @@ def fill(frame: VideoFrame, image: RgbImage, colour: Colour) -> None:
             pixels = rows[:, : 4 * image.shape[1]].reshape(*image.shape[:2], 4)
             pixels[..., :3] = image[..., ::-1]
         return
-    planes = tuple(plane(frame, index, np.uint8) for index in range(3))
-    to_yuv(image, colour, _PLANAR[name][0], out=planes)
+    subsampling, bits = _PLANAR[name]
+    dtype = np.uint16 if bits > 8 else np.uint8
+    planes = tuple(plane(frame, index, dtype) for index in range(3))
+    to_yuv(image, colour, subsampling, bit_depth=bits, out=planes)
 
 
 def to_yuv(
     image: RgbImage,
     colour: Colour,
     subsampling: str,
+    *,
+    bit_depth: int = 8,
     out: tuple[npt.NDArray[Any], ...] | None = None,
 ) -> tuple[npt.NDArray[Any], ...]:
-    """uint8 RGB (H, W, 3) as 8-bit planes y, u, v with the tags of `colour`, chroma to the left."""
+    """RGB (H, W, 3) as planes y, u, v with the tags of `colour`, chroma to the left."""
     from fastvid import ops
 
     planes: tuple[npt.NDArray[Any], ...] = ops.rgb_to_yuv(
         image,
         matrix=colour.conversion,
         full_range=colour.full_range,
+        bit_depth=bit_depth,
         subsampling=subsampling,
         out=out,  # type: ignore[arg-type]
         threads=_threads(image.shape[1], image.shape[0]),
@@ -245,7 +271,7 @@ def orientation(frame: VideoFrame, path: str) -> tuple[int, bool]:
     Raises:
         UnsupportedMediaError: The display matrix is not a multiple of 90 degrees.
     """
-    side = _side_data(frame).get("DISPLAYMATRIX")
+    side = side_data(frame).get("DISPLAYMATRIX")
     if side is None:
         if frame.rotation % 90:
             raise UnsupportedMediaError(
@@ -272,7 +298,7 @@ def orientation(frame: VideoFrame, path: str) -> tuple[int, bool]:
     return turns[signs]
 
 
-def _side_data(frame: VideoFrame) -> dict[str, bytes]:
+def side_data(frame: VideoFrame) -> dict[str, bytes]:
     """The side data of a frame by FFmpeg's names; empty where PyAV does not know a kind."""
     try:
         data: Any = frame.side_data

@@ -24,6 +24,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from fastvid.video.types import RgbImage, eight_bits
+
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _BLOCK = 8
 _REACH = 4
@@ -58,14 +60,14 @@ class Thumbnail:
     """RGB pixels that both are made of, about 160x90."""
 
 
-def thumbnail(frame: NDArray[np.uint8]) -> Thumbnail:
+def thumbnail(frame: RgbImage) -> Thumbnail:
     """Reduce a frame to what the cut rule needs.
 
     Args:
-        frame: uint8 RGB (H, W, 3).
+        frame: uint8 or uint16 RGB (H, W, 3).
     """
     step = max(1, round(min(frame.shape[0] / 96, frame.shape[1] / 160)))
-    samples = np.ascontiguousarray(frame[step // 2 :: step, step // 2 :: step])
+    samples = eight_bits(np.ascontiguousarray(frame[step // 2 :: step, step // 2 :: step]))
     bins = (samples >> 5).astype(np.int64) @ np.array([64, 8, 1])
     counts = np.bincount(bins.ravel(), minlength=512)
     return Thumbnail(_pooled(samples), (counts / bins.size).astype(np.float32), samples)

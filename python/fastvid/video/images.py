@@ -77,13 +77,15 @@ class _ImageReader:
             colour = colours.colour_of(frame, file)
             colours.check_pixels(frame, file, bit_depth=options.bit_depth, alpha=options.alpha)
             location = "center" if context.name == "mjpeg" else "left"
-            image = colours.to_rgb(frame, colour, location)
+            bits = 8 if options.bit_depth == 8 else colours.bits_of(frame)
+            image = colours.to_rgb(frame, colour, location, wide=bits > 8)
             image = colours.turn(image, *exif_orientation(file))
             if context.name == "mjpeg" and not _ends(file):
                 self._cut(file)
         height, width = image.shape[:2]
         # An image carries no video matrix worth keeping: it is RGB from here on.
-        return image, VideoInfo(width=width, height=height, fps=DEFAULT_FPS)
+        info = VideoInfo(width=width, height=height, fps=DEFAULT_FPS, bit_depth=bits)
+        return image, info
 
     def _cut(self, file: str) -> None:
         # The decoder fills what is missing with grey and says nothing.
@@ -102,7 +104,7 @@ def read_image(path: str | os.PathLike[str]) -> RgbImage:
     file = os.fspath(path)
     if not os.path.isfile(file):
         raise UnreadableMediaError(f"{file}: image file must exist, it does not")
-    return _ImageReader(ReadOptions(strict=True), file).read(file)[0]
+    return _ImageReader(ReadOptions(bit_depth=8, strict=True), file).read(file)[0]
 
 
 class ImageFolderReader(_ImageReader):

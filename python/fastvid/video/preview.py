@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastvid.video.types import Frame, VideoInfo
+from fastvid.video.types import Frame, VideoInfo, eight_bits
 
 if TYPE_CHECKING:
     from fastvid.video.clip import Video
@@ -34,7 +34,9 @@ class _Excerpt:
         # Browsers play 4:2:0 only, which needs an even size.
         width, height = (max(2, -(-side // step) // 2 * 2) for side in info.size)
         duration = None if info.duration is None else min(info.duration, MAX_SECONDS)
-        return replace(info, width=width, height=height, duration=duration, num_frames=None)
+        return replace(
+            info, width=width, height=height, duration=duration, num_frames=None, bit_depth=8
+        )
 
     def process(self, frames: Iterator[Frame], info: VideoInfo) -> Iterator[Frame]:
         step = -(-info.width // MAX_WIDTH)
@@ -42,7 +44,7 @@ class _Excerpt:
         for frame in frames:
             if frame.time >= MAX_SECONDS:
                 return
-            image = frame.image[::step, ::step][:height, :width]
+            image = eight_bits(frame.image[::step, ::step][:height, :width])
             edge = ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0))
             yield replace(frame, image=np.ascontiguousarray(np.pad(image, edge, mode="edge")))
 

@@ -20,10 +20,26 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
 
-def _check_shape(frame: Frame, info: VideoInfo) -> None:
+def check_image(frame: Frame, info: VideoInfo) -> None:
+    """Raises `InputError` for a picture of another size or depth than `info` states."""
     expected = (info.height, info.width, 3)
     if frame.image.shape != expected:
         raise InputError(f"frame: shape must be {expected}, got {frame.image.shape}")
+    dtype = "uint16" if info.bit_depth > 8 else "uint8"
+    if frame.image.dtype != dtype:
+        raise InputError(
+            f"frame: dtype must be {dtype} for {info.bit_depth} bits, got {frame.image.dtype}"
+        )
+
+
+def _refuse_hdr(target: Target, info: VideoInfo, what: str) -> None:
+    kind = colours.HDR.get(info.colour.transfer)
+    if kind is not None:
+        raise OutputError(
+            f"{target.path}: {what} must be standard dynamic range, got {kind}, which it has no "
+            "tag for",
+            hint="write .mp4 or .mkv",
+        )
 
 
 class Y4mWriter:
@@ -37,6 +53,12 @@ class Y4mWriter:
     def __init__(self, target: Target, info: VideoInfo) -> None:
         self.warnings: list[str] = []
         self.copied = {"audio": 0, "subtitle": 0}
+        _refuse_hdr(target, info, "a .y4m file")
+        if info.bit_depth > 8:
+            raise OutputError(
+                f"{target.path}: a .y4m file must have 8 bits a sample, got {info.bit_depth}",
+                hint="write .mp4 or .mkv; or read with bit_depth=8 (--to-8bit)",
+            )
         self._target = target
         self._info = info
         # The format has no tag for the matrix, so the one that readers assume is used.
@@ -64,7 +86,7 @@ class Y4mWriter:
         Raises:
             OutputError: The rate varies, or the file cannot be written.
         """
-        _check_shape(frame, self._info)
+        check_image(frame, self._info)
         if self._first is None:
             self._first = frame.time
         expected = self._first + self._count / self._info.fps
@@ -97,7 +119,7 @@ class Y4mWriter:
 
 
 class PngFolderWriter:
-    """One numbered 8-bit RGB PNG file per frame: 000000.png and on.
+    """One numbered RGB PNG file per frame, of 8 or 16 bits: 000000.png and on.
 
     Args:
         target: The folder to create.
@@ -107,6 +129,7 @@ class PngFolderWriter:
     def __init__(self, target: Target, info: VideoInfo) -> None:
         self.warnings: list[str] = []
         self.copied = {"audio": 0, "subtitle": 0}
+        _refuse_hdr(target, info, "a folder of PNG files")
         self._target = target
         self._info = info
         self._count = 0
@@ -117,7 +140,7 @@ class PngFolderWriter:
 
         context: VideoCodecContext = CodecContext.create("png", "w")
         context.width, context.height = self._info.width, self._info.height
-        context.pix_fmt = "rgb24"
+        context.pix_fmt = "rgb48be" if self._info.bit_depth > 8 else "rgb24"
         context.time_base = Fraction(1, 25)
         context.options = {"compression_level": "3"}
         return context
@@ -126,10 +149,11 @@ class PngFolderWriter:
         """Writes the next file."""
         from av import VideoFrame
 
-        _check_shape(frame, self._info)
+        check_image(frame, self._info)
         with output_errors(self._target.path):
             encoder = self._encoder()
-            packets = encoder.encode(VideoFrame.from_ndarray(frame.image, format="rgb24"))
+            name = "rgb48be" if frame.image.dtype == "uint16" else "rgb24"
+            packets = encoder.encode(VideoFrame.from_ndarray(frame.image, format=name))
             packets += encoder.encode(None)
             with open(os.path.join(self._target.part, f"{self._count:06d}.png"), "wb") as file:
                 for packet in packets:

@@ -17,7 +17,7 @@ from fastvid.errors import (
     UnsupportedMediaError,
 )
 from fastvid.video import colour as colours
-from fastvid.video import sniff
+from fastvid.video import light, sniff
 from fastvid.video.source import media_errors, open_container
 from fastvid.video.types import Frame, Limits, ReadOptions, VideoInfo
 
@@ -154,6 +154,7 @@ class Reader:
             )
         self._colour = colours.colour_of(first, self.path)
         colours.check_pixels(first, self.path, bit_depth=options.bit_depth, alpha=options.alpha)
+        self._bits = 8 if options.bit_depth == 8 else colours.bits_of(first)
         self._turns, self._mirror = colours.orientation(first, self.path)
         self._chroma = self._chroma_location()
         self.info = self._describe(first)
@@ -221,6 +222,8 @@ class Reader:
             time_base=time_base if self._stamped else self._nominal,
             pixel_aspect=aspect,
             start=self._base,
+            bit_depth=self._bits,
+            light=light.light_of(colours.side_data(first)) if self._bits > 8 else None,
         )
 
     def _start(self, first: VideoFrame) -> Fraction:
@@ -301,7 +304,7 @@ class Reader:
                 return
 
     def frames(self) -> Iterator[Frame]:
-        """Yields every frame upright, as uint8 RGB.
+        """Yields every frame upright, as uint8 RGB, or uint16 for more than 8 bits.
 
         A frame lasts until the next one is shown. Frames that repeat a time stamp are left out
         with a warning.
@@ -326,7 +329,7 @@ class Reader:
                         hint="remux the file, for example with ffmpeg -fflags +genpts -c copy",
                     )
                 self._check(raw, time)
-                image = colours.to_rgb(raw, self._colour, self._chroma)
+                image = colours.to_rgb(raw, self._colour, self._chroma, wide=self._bits > 8)
                 image = colours.turn(image, self._turns, self._mirror)
                 nominal = raw.duration * _unit(raw)
                 if held is not None:

@@ -9,7 +9,8 @@ frame.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fastvid.video.types import RgbImage, eight_bits
 
 MOST = 4
 """Frames in a row that may show one picture; more are a still scene and no rhythm of repeats."""
@@ -19,12 +20,12 @@ _BLOCK = 8
 _NOISE = 2.0
 
 
-def is_repeat(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> bool:
-    """Whether two pictures uint8 (H, W, 3) of one size show the same."""
+def is_repeat(first: RgbImage, second: RgbImage) -> bool:
+    """Whether two pictures (H, W, 3) of one size and dtype show the same."""
     height, width = first.shape[:2]
     # Rows in turn, so that pictures of motion are told after a few of them.
     for top in range(0, height, _BLOCK):
-        here, there = first[top : top + _BLOCK], second[top : top + _BLOCK]
+        here, there = (eight_bits(image[top : top + _BLOCK]) for image in (first, second))
         change = np.maximum(here, there) - np.minimum(here, there)
         columns = change.sum((0, 2), dtype=np.float32)
         blocks = np.add.reduceat(columns, np.arange(0, width, _BLOCK))

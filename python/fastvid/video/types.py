@@ -6,15 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from numbers import Real
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from fastvid.errors import InputError, InputTypeError
 
-RgbImage = npt.NDArray[np.uint8]
-"""uint8 RGB, (H, W, 3), C-contiguous."""
+RgbImage = npt.NDArray[Any]
+"""uint8 RGB, or uint16 with 65535 for white, (H, W, 3), C-contiguous."""
+
+
+def eight_bits(image: RgbImage) -> npt.NDArray[np.uint8]:
+    """A picture with 8 bits a sample, rounded down."""
+    return (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +27,7 @@ class Frame:
     """One picture of a video and when it is shown."""
 
     image: RgbImage
-    """uint8 RGB, (H, W, 3), C-contiguous."""
+    """RGB, (H, W, 3), C-contiguous: uint8, or uint16 where the video has more than 8 bits."""
     time: Fraction
     """Seconds from the start of the file's earliest track."""
     duration: Fraction
@@ -64,6 +69,21 @@ class Colour:
 
 
 @dataclass(frozen=True, slots=True)
+class Light:
+    """Static metadata of HDR video, as SMPTE ST 2086 and CTA-861.3 have it."""
+
+    red: tuple[Fraction, Fraction] | None = None
+    """CIE 1931 x and y of the mastering display's red; None for all five where there is none."""
+    green: tuple[Fraction, Fraction] | None = None
+    blue: tuple[Fraction, Fraction] | None = None
+    white: tuple[Fraction, Fraction] | None = None
+    luminance: tuple[Fraction, Fraction] | None = None
+    """Least and greatest of the mastering display, in candela per square metre."""
+    content: tuple[int, int] | None = None
+    """Greatest of a pixel and of a frame's mean in the content, likewise; None where not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
     """What is known about a video before its frames are read."""
 
@@ -84,6 +104,10 @@ class VideoInfo:
     """Width of a pixel divided by its height."""
     start: Fraction = Fraction(0)
     """The time in the file at `path`, in seconds, that is time 0 of this video."""
+    bit_depth: int = 8
+    """Bits of a sample in the source. With more than 8, frames are uint16 with 65535 for white."""
+    light: Light | None = None
+    """How bright the pictures of HDR video are."""
 
     @property
     def size(self) -> tuple[int, int]:

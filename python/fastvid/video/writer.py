@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fastvid.errors import InputError, OutputError
 from fastvid.video import colour as colours
-from fastvid.video.rawwriters import PngFolderWriter, Y4mWriter
+from fastvid.video.light import encoder_options
+from fastvid.video.rawwriters import PngFolderWriter, Y4mWriter, check_image
 from fastvid.video.target import Target, output_errors
 from fastvid.video.tracks import TrackCopier, left_behind
 from fastvid.video.types import Frame, VideoInfo
@@ -45,7 +46,7 @@ class EncodeOptions:
     """How a video is written; the arguments of `Video.save`."""
 
     codec: str | None = None
-    """One of `CODECS`; None is AV1 for .webm and H.264 otherwise."""
+    """One of `CODECS`; None is AV1 for .webm, HEVC for more than 8 bits and H.264 otherwise."""
     quality: int = 75
     """0 (smallest file) to 100 (best picture); 75 looks like the source. No meaning for lossless.
 
@@ -120,7 +121,9 @@ class FileWriter:
     """Writes a container file.
 
     4:2:0 is used for even sizes and 4:4:4 for odd ones (H.264, HEVC), with a warning. `lossless`
-    is bit-exact RGB: FFV1 in .mkv, H.264 with quantiser 0 in .mp4 and .mov.
+    is bit-exact RGB: FFV1 in .mkv, H.264 with quantiser 0 in .mp4 and .mov. Video of more than 8
+    bits is written with 10, or losslessly with 16 in .mkv; HDR keeps its tags and what it says of
+    light.
 
     Args:
         target: Where to write.
@@ -141,7 +144,8 @@ class FileWriter:
         self._info = info
         self._options = options
         self._format = container
-        self._codec = options.codec or ("av1" if container == "webm" else "h264")
+        self._wide = info.bit_depth > 8
+        self._codec = options.codec or self._default_codec()
         self._encoder, self._pixel_format = self._choose()
         self._colour = info.colour.encoded()
         if colours.is_rgb(self._pixel_format):
@@ -156,6 +160,13 @@ class FileWriter:
         self._rounded = 0
         self._shown = Fraction(0)
         self._end = Fraction(0)
+
+    def _default_codec(self) -> str:
+        if self._format == "webm":
+            return "av1"
+        # Few players take H.264 of 10 bits, most take HEVC.
+        large = min(self._info.size) >= _SMALLEST_HEVC
+        return "hevc" if self._wide and large else "h264"
 
     def _choose(self) -> tuple[str, str]:
         """FFmpeg's encoder and its pixel format."""
@@ -173,10 +184,19 @@ class FileWriter:
                 f"{self._info.width}x{self._info.height}",
                 hint="use codec h264 or lossless",
             )
+        if codec == "lossless" and self._wide:
+            if self._format != "matroska":
+                raise OutputError(
+                    f"{path}: lossless video of more than 8 bits must be a .mkv file, got "
+                    f".{path.rpartition('.')[2]}",
+                    hint="write .mkv, or codec hevc",
+                )
+            return "ffv1", "rgb48le"
         if codec == "lossless":
             return ("ffv1", "bgr0") if self._format == "matroska" else ("libx264rgb", "rgb24")
+        depth = "10le" if self._wide else ""
         if not odd:
-            return _ENCODERS[codec], "yuv420p"
+            return _ENCODERS[codec], "yuv420p" + depth
         size = f"{self._info.width}x{self._info.height}"
         if codec == "av1":
             raise OutputError(
@@ -184,7 +204,7 @@ class FileWriter:
                 hint="use codec h264, hevc or lossless, or crop the video",
             )
         self.warnings.append(f"the odd size {size} is written as 4:4:4, which some players refuse")
-        return _ENCODERS[codec], "yuv444p"
+        return _ENCODERS[codec], "yuv444p" + depth
 
     def write(self, frame: Frame) -> None:
         """Adds a frame of the size that `info` states.
@@ -203,9 +223,7 @@ class FileWriter:
             self._encode(frame)
 
     def _check(self, frame: Frame) -> None:
-        expected = (self._info.height, self._info.width, 3)
-        if frame.image.shape != expected:
-            raise InputError(f"frame: shape must be {expected}, got {frame.image.shape}")
+        check_image(frame, self._info)
         if frame.duration <= 0 or (self._end and frame.time < self._end):
             raise InputError(
                 f"frame: time and duration must move forward, got {frame.time} s for "
@@ -287,6 +305,10 @@ class FileWriter:
         options = {"crf": str(self._options.rate_factor(self._codec)), "preset": preset}
         if self._codec == "hevc":
             options["x265-params"] = "log-level=none"
+        light = self._info.light
+        if light is not None:
+            for name, value in encoder_options(light, self._encoder).items():
+                options[name] = f"{options[name]}:{value}" if name in options else value
         return options
 
     def _add_video(self, output: OutputContainer) -> VideoStream:

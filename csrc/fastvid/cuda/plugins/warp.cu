@@ -9,7 +9,7 @@ struct Level {
   float value;
 };
 template <>
-constexpr bool kIsLevel<Level> = true;
+constexpr float kTopLevel<Level> = 255.0f;
 __device__ inline void from_float(float v, Level* out) { out->value = rintf(v); }
 
 extern "C" {
