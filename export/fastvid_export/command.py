@@ -46,7 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--portable", action="store_true", help="standard ONNX operators only, none of fastvid's"
     )
     parser.add_argument(
-        "--precision", metavar="NAME", help=f"of an engine or a repository: {_precisions()}"
+        "--precision",
+        metavar="NAME",
+        help=f"of an engine or a repository: {_precisions()}; of a folder of diffusers: float32, "
+        "bfloat16, int8 or int4",
+    )
+    parser.add_argument(
+        "--lora",
+        dest="loras",
+        action="append",
+        default=[],
+        metavar="FILE[:SCALE]",
+        help="merge a LoRA file into a folder of diffusers; may be repeated",
     )
     parser.add_argument("--device", default="cuda", help="GPU of an engine (default cuda)")
     parser.add_argument(
@@ -156,6 +167,7 @@ def run(options: argparse.Namespace) -> int:
         min_psnr=options.min_psnr,
         parts={k: Path(v) for k, v in pairs("part", options.parts).items()},
         onnx=flags,
+        loras=tuple(options.loras),
     )
     quiet = options.quiet or options.json
     made = exporting.run(request, lambda line: None if quiet else _note(line))

@@ -45,6 +45,9 @@ from fastvid_export.formats import Format
 
 Say = Callable[[str], None]
 
+LARGE_PRECISIONS = ("float32", "bfloat16", "int8", "int4")
+"""What folders of diffusers are exported in."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -62,6 +65,7 @@ class Request:
     min_psnr: float | None = None
     parts: Mapping[str, Path] = field(default_factory=dict)
     onnx: OnnxFlags = field(default_factory=OnnxFlags)
+    loras: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ def export(
     min_psnr: float | None = None,
     parts: Mapping[str, Path] | None = None,
     onnx: OnnxFlags | None = None,
+    loras: tuple[str, ...] = (),
     say: Say | None = None,
 ) -> Path:
     """Makes a model into what runs somewhere else or faster.
@@ -116,13 +121,15 @@ def export(
         output: Folder to write; by default named after the model, beside it.
         overwrite: Whether an earlier export there may be replaced.
         portable: Standard ONNX operators only, for runtimes without fastvid's library.
-        precision: What the graphs of an engine or a Triton repository compute in.
+        precision: What the graphs of an engine or a Triton repository compute in; for a folder of
+            diffusers `float32`, `bfloat16`, `int8` or `int4`, see docs/large-models.md.
         device: CUDA device of an engine.
         sizes: Frame sizes of an engine, such as `1080p`; none takes the backend's own.
         data: A video, or a folder of videos, to calibrate and check with; drawn scenes by default.
         min_psnr: PSNR in dB that every output must reach, instead of the gate of the precision.
         parts: For a generator's checkpoint: those of its other networks, by family.
         onnx: For an ONNX file: what it takes and gives.
+        loras: For a folder of diffusers: LoRA files to merge, `FILE` or `FILE:SCALE`.
         say: Called with lines about the progress.
 
     Returns:
@@ -137,7 +144,7 @@ def export(
     """
     request = Request(
         model, format, output, overwrite, portable, precision, device, sizes, data, min_psnr,
-        parts or {}, onnx or OnnxFlags(),
+        parts or {}, onnx or OnnxFlags(), loras,
     )  # fmt: skip
     return run(request, say or (lambda line: None)).path
 
@@ -157,7 +164,12 @@ def run(request: Request, say: Say) -> Exported:
     try:
         with tempfile.TemporaryDirectory(prefix="fastvid-export-") as folder:
             source = sources.resolve(
-                request.model, Path(folder), parts=request.parts, flags=request.onnx, say=say
+                request.model,
+                Path(folder),
+                parts=request.parts,
+                flags=request.onnx,
+                say=say,
+                loras=request.loras,
             )
             target = _target(request, row, source)
             material = clips or samples.drawn(calibrate=precision == "int8")
@@ -198,7 +210,14 @@ def _imported(request: Request, row: Format, say: Say, started: float) -> Export
     try:
         with tempfile.TemporaryDirectory(prefix=".fastvid-export-", dir=target.parent) as folder:
             source = sources.resolve(
-                model, Path(folder), parts=request.parts, flags=request.onnx, say=say, name=name
+                model,
+                Path(folder),
+                parts=request.parts,
+                flags=request.onnx,
+                say=say,
+                name=name,
+                precision=request.precision,
+                loras=request.loras,
             )
             size = _size(source.bundle.path)
             swap_in(source.bundle.path, target)
@@ -229,6 +248,8 @@ def _check(request: Request, row: Format) -> str:
         "precision": request.precision is not None,
         "size": bool(request.sizes),
     }
+    if _is_whole(request, row) and sources.is_weights(request.model):
+        return _check_precision(request.precision or "float32", LARGE_PRECISIONS)
     for name, is_given in given.items():
         if is_given and name not in row.options:
             able = [other.name for other in formats.FORMATS if name in other.options]
@@ -237,15 +258,17 @@ def _check(request: Request, row: Format) -> str:
                 f"{' and '.join(able)}",
                 hint=_hint_for(name, request.precision),
             )
-    precision = request.precision or row.precision
-    if precision not in formats.PRECISIONS:
-        raise InputError(
-            f"precision: argument must be one of {', '.join(formats.PRECISIONS)}, got {precision!r}"
-        )
+    precision = _check_precision(request.precision or row.precision, formats.PRECISIONS)
     psnr_limit = request.min_psnr
     if psnr_limit is not None and not 0 < psnr_limit <= 200:
         raise InputError(f"min-psnr: argument must be above 0 and at most 200, got {psnr_limit}")
     return precision
+
+
+def _check_precision(precision: str, allowed: tuple[str, ...]) -> str:
+    if precision in allowed:
+        return precision
+    raise InputError(f"precision: argument must be one of {', '.join(allowed)}, got {precision!r}")
 
 
 def _hint_for(name: str, precision: str | None) -> str:

@@ -39,6 +39,8 @@ def resolve(
     flags: OnnxFlags,
     say: Callable[[str], None],
     name: str | None = None,
+    precision: str | None = None,
+    loras: tuple[str, ...] = (),
 ) -> Source:
     """The model as a float32 bundle.
 
@@ -50,6 +52,8 @@ def resolve(
         flags: What an ONNX file takes; for such files, and for weights that need them.
         say: Called with lines about the progress.
         name: Of a bundle made from others' weights, unless a flag says another.
+        precision: What large networks of others' weights compute in; None is float32.
+        loras: Files to merge into others' weights, `FILE` or `FILE:SCALE`.
 
     Raises:
         InputError: It is none of these, or an argument is for another kind.
@@ -65,11 +69,13 @@ def resolve(
     kind = _kind(path)
     if parts and kind != "checkpoint":
         raise InputError(f"part: argument is for checkpoints, got a {kind}")
+    if loras and kind != "weights":
+        raise InputError(f"lora: argument is for folders of diffusers, got a {kind}")
     if kind not in ("onnx", "weights"):
         flags.refuse(kind)
     if kind == "weights":
         name = flags.name or name or bundle_name(path)
-        made = _from_weights(path, workspace, importers.ImportOptions(name, flags), say)
+        made = _from_weights(path, workspace, _options(path, name, flags, precision, loras), say)
         return Source(made, kind, path.absolute().parent)
     if kind == "checkpoint":
         return Source(_from_checkpoint(path, workspace, parts, say), kind, path.parent)
@@ -132,6 +138,28 @@ def _from_weights(
         raise BackendUnavailableError(
             f"export: {error.name} is not installed, and these weights need it", hint=INSTALL
         ) from None
+
+
+def _options(
+    path: Path, name: str, flags: OnnxFlags, precision: str | None, loras: tuple[str, ...]
+) -> importers.ImportOptions:
+    """What an importer is told.
+
+    Raises:
+        InputError: The importer has no use for it.
+    """
+    if not (loras or precision not in (None, "float32")):
+        return importers.ImportOptions(name, flags)
+    from fastvid_export import lora
+
+    if not getattr(importers.find(path), "LARGE", False):
+        what = "lora" if loras else "precision"
+        raise InputError(
+            f"{what}: argument is for folders of diffusers, {path.name} is none",
+            hint="" if loras else "export it first, then its bundle with --format",
+        )
+    files = tuple(map(lora.parse, loras))
+    return importers.ImportOptions(name, flags, precision or "float32", files)
 
 
 def bundle_name(path: Path) -> str:

@@ -67,6 +67,9 @@ class MemoryPlan:
     largest: tuple[int, int]
     """Height and width of the largest frames of this shape that fit in one piece."""
     notes: tuple[str, ...] = field(default=())
+    weights: dict[str, int] = field(default_factory=dict)
+    """Bytes of the weights of each part of a model that is loaded in parts; they count in `total`,
+    and with them only the part that takes most."""
 
     @property
     def fits(self) -> bool:
@@ -83,6 +86,7 @@ class MemoryPlan:
         if self.piece is not None:
             lines[0] += f", in pieces of {self.piece[1]}x{self.piece[0]}"
         lines += [f"  {name}: {_text(size)}" for name, size in self.graphs.items()]
+        lines += [f"  weights of {part}: {_text(size)}" for part, size in self.weights.items()]
         lines.append(f"  frames that wait: {_text(self.frames)}")
         found = f"{_text(self.total)} of {_text(self.available)} that are free"
         verdict = "fits" if self.fits else "does not fit"
@@ -119,6 +123,7 @@ class Meter:
         options: As `backends.open` takes them, the device named.
         small: Two sizes of each symbol to run at, the first the smaller.
         pixels: Counts what a graph's memory grows with, from its sizes.
+        graphs: Which to measure; None is all.
     """
 
     def __init__(
@@ -127,11 +132,14 @@ class Meter:
         options: Mapping[str, Any],
         small: tuple[Sizes, Sizes],
         pixels: Callable[[str, Sizes], int],
+        *,
+        graphs: tuple[str, ...] | None = None,
     ) -> None:
         self._bundle = bundle
         self._options = dict(options)
         self._small = small
         self._pixels = pixels
+        self._graphs = graphs
         self.device: str = options["device"]
 
     def at(self, sizes: Sizes) -> dict[str, int]:
@@ -162,7 +170,10 @@ class Meter:
                 "plan: memory of TensorRT engines cannot be measured beforehand",
                 hint="backend='onnxruntime' can",
             )
-        return _measured(self._bundle, json.dumps({"options": self._options, "sizes": dict(sizes)}))
+        return _measured(
+            self._bundle,
+            json.dumps({"options": self._options, "sizes": dict(sizes), "graphs": self._graphs}),
+        )
 
 
 @functools.cache

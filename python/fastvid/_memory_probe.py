@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,18 +32,24 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 Sizes = Mapping[str, int]
 
 
-def measure(bundle: Bundle, options: Mapping[str, Any], sizes: Sizes) -> dict[str, int]:
+def measure(
+    bundle: Bundle,
+    options: Mapping[str, Any],
+    sizes: Sizes,
+    graphs: Collection[str] | None = None,
+) -> dict[str, int]:
     """Bytes that each graph of a bundle takes.
 
     Args:
         bundle: The model.
         options: As `backends.open` takes them, the device named.
         sizes: Of the symbols in the shapes; others are 1.
+        graphs: Which to run; None is all.
     """
     peaks = {}
     given: dict[str, Arrays] = {}
     with backends.open(bundle, **options) as model:
-        for name in bundle.graphs:
+        for name in bundle.graphs if graphs is None else graphs:
             known = given.get(_FED_BY.get(name, ""), {})
             session = model.graph(name)
             gauge = _Gauge(options["device"])
@@ -108,7 +114,9 @@ def main() -> None:
     request = json.load(sys.stdin)
     try:
         bundle = Bundle.load(sys.argv[1])
-        answer: dict[str, Any] = measure(bundle, request["options"], request["sizes"])
+        answer: dict[str, Any] = measure(
+            bundle, request["options"], request["sizes"], request.get("graphs")
+        )
     except Exception as error:
         answer = {"error": f"{type(error).__name__}: {error}"}
     json.dump(answer, sys.stdout)

@@ -8,6 +8,9 @@ A module here has three names:
   yet; `folder.parent` is on the disk that the bundle will stay on, and is removed afterwards.
 - `ARCHITECTURES: tuple[Architecture, ...]`: what it reads; the table in the docs is made from it.
 
+One that takes `precision` and `loras` of its options says so with `LARGE = True`; others are never
+given any.
+
 Nothing that is slow to import is imported when such a module is.
 """
 
@@ -17,10 +20,13 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from fastvid.bundle import Bundle
 from fastvid_export.foreign_graphs import OnnxFlags
+
+if TYPE_CHECKING:
+    from fastvid_export.lora import Lora
 
 Say = Callable[[str], None]
 
@@ -49,6 +55,10 @@ class ImportOptions:
     """Of the bundle."""
     flags: OnnxFlags = field(default_factory=OnnxFlags)
     """What the file does not say itself; an importer refuses those that it has no use for."""
+    precision: str = "float32"
+    """What large networks compute their products in, see `large_graphs.PRECISIONS`."""
+    loras: tuple[Lora, ...] = ()
+    """Files to merge into the weights."""
 
 
 class Importer(Protocol):

@@ -19,6 +19,7 @@ from fastvid_export.importers.configs import read_json
 if TYPE_CHECKING:
     from fastvid.bundle import Bundle
 
+LARGE = True
 INDEX = "model_index.json"
 
 _PIPELINES: dict[str, str] = {
@@ -90,6 +91,12 @@ def build(path: Path, folder: Path, options: ImportOptions, say: Say) -> Bundle:
     replace(options.flags, name=None, licence=None).refuse("folder of diffusers")
     source = read(path)
     module = importlib.import_module(f"fastvid_export.importers.{_PIPELINES[source.class_name]}")
+    narrow = options.loras or options.precision != "float32"
+    if narrow and not getattr(module, "LARGE", False):
+        raise InputError(
+            f"model: {source.class_name} is exported in float32 and without LoRA files, got "
+            f"precision {options.precision!r} and {len(options.loras)} files"
+        )
     made: Bundle = module.build(source, folder, options, say)
     return made
 

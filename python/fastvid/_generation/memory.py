@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastvid._generation.request import Request
+from fastvid._generation.staged_memory import StagedMeter
 from fastvid._memory import MARGIN, MemoryPlan, Meter, Sizes, waiting_frames
+from fastvid.backends._stages import is_staged
 from fastvid.bundle import Bundle, GenerationSpec
 from fastvid.errors import DeviceError, OutOfMemoryError
 
@@ -32,7 +34,24 @@ class ClipMemory:
             self._sizes(height, width, spec.num_frames, 1),
             self._sizes(spec.height, spec.width, spec.num_frames, 1),
         )
-        self.meter = Meter(str(bundle.path), options, pair, _latents)
+        self.meter: Meter | StagedMeter
+        if options["device"] == "cpu" and is_staged(bundle):
+            low, high = (self._sizes(side, side, 1, 1) for side in self._small())
+            self.meter = StagedMeter(bundle, options, (low, high), _latents)
+        else:
+            self.meter = Meter(str(bundle.path), options, pair, _latents)
+
+    def _small(self) -> tuple[int, int]:
+        """Sides of frames that parts of large models are measured on."""
+        rule = self._bundle.size_rule
+        side = -(-max(64, rule.minimum) // rule.multiple_of) * rule.multiple_of
+        return side, 2 * side
+
+    def _total(self, graphs: Mapping[str, int]) -> int:
+        """Bytes of all graphs, or of those that are loaded together with their weights."""
+        if isinstance(self.meter, StagedMeter):
+            return self.meter.total(graphs)
+        return sum(graphs.values())
 
     def plan(self, request: Request) -> MemoryPlan:
         """What a clip needs."""
@@ -45,6 +64,10 @@ class ClipMemory:
         notes: tuple[str, ...] = ()
         if size[0] * size[1] > self._spec.height * self._spec.width:
             notes = ("attention over more latents than the model was made for may need more",)
+        weights: dict[str, int] = {}
+        if isinstance(self.meter, StagedMeter):
+            weights = self.meter.weights
+            notes = (*notes, "parts are loaded one after another; the largest counts")
         return MemoryPlan(
             model=self._bundle.name,
             device=self.meter.device,
@@ -52,11 +75,12 @@ class ClipMemory:
             width=size[1],
             graphs=graphs,
             frames=waiting,
-            total=sum(graphs.values()) + (waiting if on_cpu else 0),
+            total=self._total(graphs) + (waiting if on_cpu else 0),
             available=self.meter.available(),
             piece=None,
             largest=self._largest(request),
             notes=notes,
+            weights=weights,
         )
 
     def require(self, request: Request) -> None:
@@ -68,6 +92,8 @@ class ClipMemory:
         sizes = self._of(request, request.height, request.width)
         pixels = request.height * request.width
         bound = pixels * _MOST_PER_PIXEL + _latents("transformer", sizes) * _MOST_PER_LATENT
+        if isinstance(self.meter, StagedMeter):
+            bound += max(self.meter.weights.values())
         if bound <= self.meter.available():
             return
         try:
@@ -107,7 +133,7 @@ class ClipMemory:
         for rows in range(request.height // step, 0, -1):
             columns = max(1, rows * request.width // request.height)
             size = rows * step, columns * step
-            if sum(self.meter.at(self._of(request, *size)).values()) * MARGIN <= free:
+            if self._total(self.meter.at(self._of(request, *size))) * MARGIN <= free:
                 return size
         return 0, 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastvid._safe_files import Identity
 from fastvid._specs import GraphSpec
 from fastvid.backends._onnx_file import external_files
 from fastvid.bundle import Bundle
@@ -29,13 +30,21 @@ class ExternalWeights:
         bundle: Holds the files.
         graph: Names them.
         model: The ONNX file.
+        seen: Files that were verified before, and those that are now; a file that is still the
+            same is not read again.
 
     Raises:
         IntegrityError: A file is not the one that the manifest names.
         ManifestError: The graph names a file that the manifest does not list for it.
     """
 
-    def __init__(self, bundle: Bundle, graph: GraphSpec, model: bytes) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        graph: GraphSpec,
+        model: bytes,
+        seen: dict[str, Identity] | None = None,
+    ) -> None:
         self._bundle, self._graph = bundle, graph
         # Products of few bits are slow without packing, and what is packed is small. onnxruntime
         # looks for their weights in files only.
@@ -43,7 +52,7 @@ class ExternalWeights:
         self._mapped = self._packed or _external_bytes(bundle, graph) > MAPPED_BYTES
         self.read: dict[str, bytes] = {}
         """Contents of the files that are not mapped."""
-        self._seen = {}
+        self._seen: dict[str, Identity] = {}
         if not self._mapped:
             self.read = {path: bundle.read(path) for path in graph.external_data}
             return
@@ -56,7 +65,13 @@ class ExternalWeights:
                 f"bundle.json: $.graphs.{graph.name}.external_data must list {unlisted[0]!r:.80}, "
                 f"which {graph.file} reads"
             )
-        self._seen = {path: bundle.check(path) for path in graph.external_data}
+        known = {} if seen is None else seen
+        for path in graph.external_data:
+            if path in known:
+                bundle.require_unchanged(path, known[path])
+            else:
+                known[path] = bundle.check(path)
+            self._seen[path] = known[path]
 
     def configure(self, options: Any, version: str) -> None:
         """Tells a session of onnxruntime where the weights are.

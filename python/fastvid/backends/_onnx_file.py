@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fastvid.backends._protobuf import fields
+from fastvid.backends._protobuf import fields, read_varint
 
 _GRAPH, _OPSET_IMPORT, _FUNCTIONS = 7, 8, 25  # fields of ModelProto
 _NODE, _INITIALIZER, _SPARSE = 1, 5, 15  # fields of GraphProto
 _OP_TYPE, _ATTRIBUTE = 4, 5  # fields of NodeProto
 _TENSORS, _GRAPHS = (5, 10), (6, 11)  # fields of AttributeProto
 _FUNCTION_NODE = 7  # field of FunctionProto
-_EXTERNAL_DATA = 13  # field of TensorProto
+_DIMS, _EXTERNAL_DATA = 1, 13  # fields of TensorProto
 _DOMAIN = 1  # fields of OperatorSetIdProto
 _VERSION = 2
 _REPEATING = (b"Loop", b"Scan", b"If", b"SequenceMap")
@@ -116,3 +116,35 @@ def _tensor_files(tensor: memoryview, found: set[str]) -> None:
             pair = {number: bytes(part) for number, part in _messages(entry)}
             if pair.get(1) == b"location":
                 found.add(str(pair.get(2, b""), "utf-8"))
+
+
+def weight_shapes(model: bytes) -> list[tuple[int, ...]]:
+    """Shapes of the weights of a model's graph.
+
+    Args:
+        model: Bytes of the file.
+
+    Raises:
+        ValueError: The bytes are not a protobuf message.
+    """
+    found = []
+    for field, graph in _messages(model):
+        if field != _GRAPH:
+            continue
+        for kind, tensor in _messages(graph):
+            if kind == _INITIALIZER:
+                found.append(_shape(tensor))
+    return found
+
+
+def _shape(tensor: memoryview) -> tuple[int, ...]:
+    sizes: list[int] = []
+    for field, _, value, _ in fields(tensor):
+        if field == _DIMS and isinstance(value, int):
+            sizes.append(value)
+        elif field == _DIMS and isinstance(value, memoryview):
+            at = 0
+            while at < len(value):
+                size, at = read_varint(value, at)
+                sizes.append(size)
+    return tuple(sizes)

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from fastvid._safe_files import Identity
 from fastvid._specs import GraphSpec
-from fastvid.backends import GraphReport, Report, _onnxruntime_setup, _placement
+from fastvid.backends import GraphReport, Report, _onnxruntime_setup, _placement, _stages
 from fastvid.backends._checks import InputCheck
 from fastvid.backends._loaded import Loaded
 from fastvid.backends._onnx_external import ExternalWeights
@@ -65,7 +66,7 @@ class OnnxModel(Loaded):
     def __init__(
         self,
         bundle: Bundle,
-        sessions: Mapping[str, OnnxSession],
+        sessions: Mapping[str, OnnxSession | _stages.StagedSession],
         worker: Worker,
         report: Report,
         lane: Lane | None,
@@ -160,6 +161,8 @@ class _Loader:
 
     def _load_on(self, device: Device, reason: str, call: Call[OnnxModel]) -> OnnxModel:
         bundle = self._bundle
+        if device.kind == "cpu" and _stages.is_staged(bundle):
+            return self._load_staged(device, reason)
         own = Lane(device.index) if device.kind == "cuda" and self._shared is None else None
         lane = own or self._shared
         try:
@@ -177,13 +180,52 @@ class _Loader:
         )
         return OnnxModel(bundle, sessions, self._worker, report, own)
 
+    def _load_staged(self, device: Device, reason: str) -> OnnxModel:
+        """The same for a bundle whose parts are loaded one after another, when they are used."""
+        bundle, stages = self._bundle, _stages.Stages()
+        version = str(_onnxruntime_setup.runtime().__version__)
+        seen: dict[str, Identity] = {}
+
+        def session(graph: GraphSpec) -> _stages.StagedSession:
+            def load() -> OnnxSession:
+                return self._worker.run(lambda c: self._open_graph(graph, device, None, c, seen))
+
+            report = GraphReport(
+                graph=graph.name,
+                backend="onnxruntime",
+                version=version,
+                provider=CPU,
+                device=str(device),
+                threads=self._options.threads,
+                custom_ops=_uses_operators(graph, bundle.read(graph.file)),
+                shape_nodes_on_cpu=0,
+                file=graph.file,
+                sha256=bundle.files[graph.file].sha256,
+                load_seconds=0.0,
+                note="loaded when it is used, and let go when another part is",
+            )
+            check = InputCheck(graph, bundle.size_rule, str(device))
+            return _stages.StagedSession(graph, stages, load, check, report)
+
+        sessions = {name: session(graph) for name, graph in bundle.graphs.items()}
+        graphs = tuple(one.report() for one in sessions.values())
+        report = Report(
+            bundle.name, bundle.task, str(device), "onnxruntime", bundle.precision, reason, graphs
+        )
+        return OnnxModel(bundle, sessions, self._worker, report, None)
+
     def _open_graph(
-        self, graph: GraphSpec, device: Device, lane: Lane | None, call: Call[OnnxModel]
+        self,
+        graph: GraphSpec,
+        device: Device,
+        lane: Lane | None,
+        call: Call[Any],
+        seen: dict[str, Identity] | None = None,
     ) -> OnnxSession:
         start = time.perf_counter()
         ort = _onnxruntime_setup.runtime()
         model = self._bundle.read(graph.file)
-        weights = ExternalWeights(self._bundle, graph, model)
+        weights = ExternalWeights(self._bundle, graph, model, seen)
         custom_ops = _uses_operators(graph, model)
         made = self._create(graph, device, lane, model, weights, custom_ops, call)
         weights.require_unchanged()
@@ -225,7 +267,7 @@ class _Loader:
         model: bytes,
         weights: ExternalWeights,
         custom_ops: bool,
-        call: Call[OnnxModel],
+        call: Call[Any],
     ) -> _Made:
         """The session; on CUDA only if nothing but shape arithmetic stays on the CPU."""
         ort = _onnxruntime_setup.runtime()
