@@ -14,7 +14,8 @@ blocks, prompts of 512 tokens of width 4096) with random weights; the clip is 48
 The weights are 1.42 * 10^9 numbers, 2.8 GB in bfloat16, which a step reads once: at 20 GB/s that
 is a seventh of a second, so the step is bound by arithmetic. The peer is diffusers'
 `WanTransformer3DModel` on the same file, in its dtype. `--folder` must be on a disk with room for
-twice the weights; everything in it is removed. Each part runs in a process of its own, whose peak
+twice the weights; it is removed when all is done, and a run that was cut short goes on where it
+stopped. Each part runs in a process of its own, whose peak
 counts pages of mapped files as well.
 """
 
@@ -75,30 +76,28 @@ def everything(options: argparse.Namespace) -> None:
         "threads": options.threads,
         "layers": options.layers,
     }
-    try:
-        results["weights"] = run(options, "make")
-        # The float32 graph comes first: the others are compared with it.
-        results["precisions"] = {}
-        for precision in ("float32", *options.precisions.split(",")):
-            if precision == "bfloat16" and "peer" not in results:
-                results["peer"] = run(options, "peer")
-            entry = {"export": run(options, "export", precision)}
-            entry["step"] = run(options, "step", precision)
-            if entry["step"].get("error", 0) > TOLERANCE[precision]:
-                raise SystemExit(f"the answer is wrong, so its time means nothing: {entry}")
-            results["precisions"][precision] = entry
-            shutil.rmtree(options.folder / f"bundle-{precision}", ignore_errors=True)
-        results.setdefault("peer", run(options, "peer"))
-        if results["peer"]["error"] > TOLERANCE[options.dtype]:
-            raise SystemExit(f"the peer's answer is another one: {results['peer']}")
-        for entry in results["precisions"].values():
-            entry["ratio"] = round(entry["step"]["seconds"] / results["peer"]["seconds"], 3)
-        if options.encoder_layers:
-            (options.folder / "transformer" / "model.safetensors").unlink()
-            results["encoder_weights"] = run(options, "make-encoder")
-            results["encoder"] = run(options, "export-encoder")
-    finally:
-        shutil.rmtree(options.folder)
+    results["weights"] = run(options, "make")
+    # The float32 graph comes first: the others are compared with it.
+    results["precisions"] = {}
+    for precision in ("float32", *options.precisions.split(",")):
+        if precision == "bfloat16" and "peer" not in results:
+            results["peer"] = run(options, "peer")
+        entry = {"export": run(options, "export", precision)}
+        entry["step"] = run(options, "step", precision)
+        if entry["step"].get("error", 0) > TOLERANCE[precision]:
+            raise SystemExit(f"the answer is wrong, so its time means nothing: {entry}")
+        results["precisions"][precision] = entry
+        shutil.rmtree(options.folder / f"bundle-{precision}", ignore_errors=True)
+    results.setdefault("peer", run(options, "peer"))
+    if results["peer"]["error"] > TOLERANCE[options.dtype]:
+        raise SystemExit(f"the peer's answer is another one: {results['peer']}")
+    for entry in results["precisions"].values():
+        entry["ratio"] = round(entry["step"]["seconds"] / results["peer"]["seconds"], 3)
+    if options.encoder_layers:
+        (options.folder / "transformer" / "model.safetensors").unlink()
+        results["encoder_weights"] = run(options, "make-encoder")
+        results["encoder"] = run(options, "export-encoder")
+    shutil.rmtree(options.folder)
     timing.write_results(timing.RESULTS / f"large_{options.dtype}.json", results)
 
 
