@@ -93,7 +93,7 @@ def interpolation(threads: int) -> dict[str, Any]:
     scene = Scene(WIDTH, HEIGHT, seed=1)
     first, second = scene.draw(0.0), scene.draw(0.1)
     with Interpolator(device="cpu", threads=threads) as model:
-        motion, between = model._motion, model._between
+        motion, between = model._graph("motion"), model._graph("between")
 
         def bare() -> Any:
             known = {"frame0": first[None], "frame1": second[None]}
@@ -109,7 +109,7 @@ def interpolation(threads: int) -> dict[str, Any]:
 def upscaling(threads: int) -> dict[str, Any]:
     frame = Scene(WIDTH, HEIGHT, seed=1).draw(0.0)
     with Upscaler(device="cpu", threads=threads) as model:
-        session = model._session._session
+        session = model._graph("upscale")._session
 
         def bare() -> Any:
             return session.run(["upscaled"], {"frames": frame[None]})[0][0]

@@ -82,8 +82,8 @@ def count_runs(monkeypatch: pytest.MonkeyPatch, model: Interpolator) -> dict[str
             runs[self.name] += 1
             return self.session.run(inputs, **options)
 
-    monkeypatch.setattr(model, "_motion", Counted("motion", model._motion))
-    monkeypatch.setattr(model, "_between", Counted("between", model._between))
+    counted = {name: Counted(name, model._graph(name)) for name in ("motion", "between")}
+    monkeypatch.setattr(model, "_graph", lambda name, dtype: counted[name])
     return runs
 
 

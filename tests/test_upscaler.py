@@ -59,8 +59,8 @@ def test_size_rule_is_met_by_padding_and_cropping(
     frame = picture(rng, *size)
     seen = []
     with Upscaler(tmp_path / "m", device="cpu") as model:
-        run = model._session.run
-        model._session.run = lambda inputs, **options: (
+        run = model._graph("upscale").run
+        model._graph("upscale").run = lambda inputs, **options: (
             seen.append(inputs["frames"].shape),
             run(inputs, **options),
         )[1]

@@ -170,7 +170,7 @@ def test_times_of_a_pair_share_its_motion(bundle: Path, monkeypatch: pytest.Monk
     scene = Scene(96, 64, seed=5)
     with Interpolator(bundle, device="cpu", threads=1) as model:
         runs = []
-        session = model._motion
+        session = model._graph("motion")
         monkeypatch.setattr(
             type(session), "run", _counting(type(session).run, session, runs), raising=True
         )

@@ -48,6 +48,44 @@ def test_frames_are_the_exact_ones_rounded_once(
     assert np.abs(found - exact).max() <= 0.5 + 1e-3
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_wide_frames_are_split_and_joined(
+    rng: np.random.Generator, isa: str, size: tuple[int, int]
+) -> None:
+    frames = rng.integers(0, 65536, (2, *size, 3), np.uint16)
+    found = ops.rgb_to_luma(frames)
+    for array, exact in zip(found, reference.rgb_to_luma(frames / 257), strict=True):
+        np.testing.assert_allclose(array, exact, rtol=0, atol=2e-7)
+    again = ops.luma_to_rgb(*found, dtype="uint16")
+    assert again.dtype == np.uint16
+    assert np.abs(again.astype(int) - frames).max() <= 1
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_wide_frames_are_the_exact_ones_rounded_once(
+    rng: np.random.Generator, each_isa: Callable[..., Any], scale: int
+) -> None:
+    luma, chroma = make_luma(rng, 2, (3, 131), scale)
+    exact = reference.luma_to_rgb(luma, chroma) * 257
+    results = each_isa(lambda: ops.luma_to_rgb(luma, chroma, dtype="uint16"))
+    for found in (*results.values(), ops.luma_to_rgb(luma, chroma, dtype="uint16", threads=3)):
+        assert np.abs(found - exact).max() <= 0.5 + 0.05
+        np.testing.assert_array_equal(found, next(iter(results.values())))
+
+
+def test_nodes_take_and_give_wide_frames(
+    rng: np.random.Generator, run_node: Callable[..., Any]
+) -> None:
+    frames = rng.integers(0, 65536, (1, 7, 33, 3), np.uint16)
+    luma, chroma = ops.rgb_to_luma(frames)
+    result = run_node("LumaToRgb", luma, chroma, output_uint16=1)
+    np.testing.assert_array_equal(result, ops.luma_to_rgb(luma, chroma, dtype="uint16"))
+    planes = run_node("RgbToPlanar", frames)
+    np.testing.assert_array_equal(planes, ops.rgb_to_planar(frames))
+    result = run_node("PlanarToRgb", planes, output_uint16=1)
+    np.testing.assert_array_equal(result, frames)
+
+
 def test_every_colour_survives_the_round_trip(isa: str) -> None:
     # All values of two channels and every fifth of the third, among them both ends.
     b, g, r = np.meshgrid(np.arange(256), np.arange(256), np.arange(0, 256, 5), indexing="ij")
@@ -142,7 +180,7 @@ LUMA, CHROMA = np.zeros((1, 1, 4, 6), np.float32), np.zeros((1, 2, 4, 6), np.flo
 @pytest.mark.parametrize(
     ("frames", "options", "error", "message"),
     [
-        (FRAMES.astype(np.float32), {}, InputTypeError, "frames must be uint8, got float32"),
+        (FRAMES.astype(np.float32), {}, InputTypeError, "frames must be uint8 or uint16"),
         (FRAMES[0], {}, InputError, r"frames must be \(N, H, W, 3\), got shape \(4, 6, 3\)"),
         (FRAMES[..., :2].copy(), {}, InputError, r"frames must have shape \(1, 4, 6, 3\)"),
         (FRAMES[:, ::2], {}, InputError, "frames must be C-contiguous"),

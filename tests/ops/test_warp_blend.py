@@ -58,6 +58,9 @@ def test_warp_blend_agrees_with_float64(
     np.testing.assert_allclose(planes, expected, atol=tolerance)
     frames = ops.warp_blend(**inputs, residual=residual, out_dtype="uint8")
     np.testing.assert_array_equal(frames, to_bytes(planes))
+    wide = ops.warp_blend(**inputs, residual=residual, out_dtype="uint16")
+    levels = np.rint(np.moveaxis(planes * np.float32(65535), 1, 3)).astype(np.uint16)
+    np.testing.assert_array_equal(wide, levels)
 
 
 @pytest.mark.parametrize("logit", [-200, -87.5, -20, -3, -1e-3, 0, 0.5, 4, 17, 88.5, 200])
@@ -131,6 +134,9 @@ def test_onnxruntime_takes_halves(
     result = run_node("WarpBlend", *inputs.values(), output_uint8=output_uint8)
     assert result.dtype == expected.dtype
     assert result.tobytes() == expected.tobytes()
+    expected = ops.warp_blend(**inputs, out_dtype="uint16")
+    result = run_node("WarpBlend", *inputs.values(), output_uint8=1, output_uint16=1)
+    np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize("width", [1920, 1924])
@@ -265,7 +271,7 @@ def zeros(*shape: int, dtype: Any = np.float32) -> Any:
         (
             {"out_dtype": "float16"},
             InputError,
-            "out_dtype must be uint8 or that of the images, float32, got float16",
+            "out_dtype must be uint8, uint16 or that of the images, float32, got float16",
         ),
         ({"out_dtype": "int8"}, InputError, "out_dtype must be one of float32, float16, bfloat16"),
         ({"out_dtype": np.uint8}, InputTypeError, "out_dtype must be a str, got type"),
