@@ -158,8 +158,11 @@ def _work(bundle: Bundle) -> tuple[float, float]:
         here = density.get(node.input[0], 1.0) if node.input else 1.0
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         out = here
-        if node.op_type in ("Conv", "ConvTranspose") and node.input[1] in shapes:
-            weight = shapes[node.input[1]]
+        if node.op_type == "DequantizeLinear" and node.input[0] in shapes:
+            shapes[node.output[0]] = shapes[node.input[0]]
+        weights = node.input[3:4] if node.op_type == "QLinearConv" else node.input[1:2]
+        if "Conv" in node.op_type and weights and weights[0] in shapes:
+            weight = shapes[weights[0]]
             strides = float(np.prod(attributes.get("strides", [1, 1])))
             grows = node.op_type == "ConvTranspose"
             out = here * strides if grows else here / strides
