@@ -29,6 +29,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,8 +62,9 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
-        answer = PARTS[options.part](options)
-        print(json.dumps(answer | memory()))
+        with Anonymous() as anonymous:
+            answer = PARTS[options.part](options)
+        print(json.dumps(answer | memory() | {"peak_anonymous": anonymous.peak}))
         return
     everything(options)
 
@@ -133,6 +135,27 @@ def memory() -> dict[str, int]:
     kinds = {"anonymous": "RssAnon:", "file": "RssFile:"}
     found = {name: 1024 * int(status.split(key)[1].split()[0]) for name, key in kinds.items()}
     return found | {"peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+
+
+class Anonymous:
+    """Looks now and then at what this process holds that no file backs."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            self.peak = max(self.peak, memory()["anonymous"])
+
+    def __enter__(self) -> Anonymous:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
 
 
 def configuration(layers: int) -> Any:
@@ -353,16 +376,10 @@ def make_encoder(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def export_encoder(options: argparse.Namespace) -> dict[str, Any]:
-    import torch
-
     from fastvid_export.importers.wan_graphs import text_encoder
     from fastvid_export.models.umt5_encoder import Umt5Encoder
 
     module = hollow(lambda: Umt5Encoder(encoder_options(options)))
-    # Not a weight, so it must be real.
-    module.buckets = type(module)(type(encoder_options(options))(8, 8, 4, 8, 0, 2)).buckets.to(
-        torch.int64
-    )
     return write(options, text_encoder(network_of(module, options.folder / "encoder")))
 
 

@@ -17,6 +17,7 @@ import export_tables
 import generation.tables as generation
 import gpu_rows
 import ifnet_tables
+import large_tables
 import overhead
 import timing
 import upscaler_tables
@@ -424,6 +425,7 @@ SECTIONS = {
     "Generation: cold start": generation.cold_start,
     "Generation: through all three models": generation.chain,
     "Generation: quality": generation.quality,
+    "Large models": large_tables.models,
     "Ops: warping": lambda: warping("warp"),
     "Ops: warping and blending": lambda: warping("warp_blend"),
     "Ops: forward warping": splatting,
@@ -432,6 +434,7 @@ SECTIONS = {
     "Ops: noise": noise,
     "Ops: solver steps": solvers,
     "Ops: norm and rotary embedding": norm_and_rope,
+    "Ops: linear": large_tables.linear,
     "Ops: attention": attending,
     "Ops: temporal attention": attending_in_time,
     "Ops: the cost of a call": calling,
