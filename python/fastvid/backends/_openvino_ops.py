@@ -7,15 +7,17 @@ release the interpreter's lock while they compute, so that the call itself costs
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastvid import ops
+from fastvid import _core, ops
 from fastvid.errors import UnsupportedModelError
 
 DOMAIN = "fastvid"
 VERSION = 1
+_DLPACK_CPU, _DLPACK_BFLOAT = 1, 4  # DLDeviceType, DLDataTypeCode
 
 Shape = Sequence[int | None]
 """Sizes; None is one that varies."""
@@ -232,14 +234,30 @@ OPERATORS: Mapping[str, Operator] = {
                 k_weight=x[3],
                 cos=x[4],
                 sin=x[5],
-                norm=a["norm"],
-                rope=a["rope"],
+                norm=None if a["norm"] == "none" else a["norm"],
+                rope=None if a["rope"] == "none" else a["rope"],
                 eps=a["eps"],
                 out=out,
                 threads=t,
             ),
             {"norm": "full", "rope": "interleaved", "eps": 1e-6},
             dtypes=lambda _: ("like", "like1"),
+            required=2,
+        ),
+        Operator(
+            "Linear",
+            3,
+            lambda shapes, _: ((*shapes[0][:-1], shapes[1][0]),),
+            lambda x, a, out, t: ops.linear(
+                x[0],
+                x[1],
+                x[2],
+                precision="bfloat16" if a["bfloat16"] else "float32",
+                out=out[0],
+                threads=t,
+            ),
+            {"bfloat16": 0},
+            dtypes=lambda _: ("float32",),
             required=2,
         ),
         Operator(
@@ -269,19 +287,51 @@ def check_version(file: str, domains: Mapping[str, int]) -> None:
         )
 
 
-def register(core: Any, threads: int) -> None:
-    """Lets a `Core` read graphs with fastvid's operators.
+class Nodes:
+    """Nodes that were made for one model: they work as long as this object is kept.
+
+    OpenVINO never frees a node that is written in Python, nor what it reads: all weights before it.
+    So they are taken off their graph when nobody keeps them.
+    """
+
+    def __init__(self, nodes: list[Any]) -> None:
+        weakref.finalize(self, _take_apart, nodes).atexit = False
+
+
+class Registered:
+    """A `Core` that reads one graph with fastvid's operators.
 
     Args:
-        core: OpenVINO's.
+        openvino: The module.
         threads: That the operators compute with.
     """
-    import openvino
-    from openvino.frontend.onnx import ConversionExtension
 
-    for operator in OPERATORS.values():
-        node_class = _node_class(openvino, operator, threads)
-        core.add_extension(ConversionExtension(operator.name, DOMAIN, _converter(node_class)))
+    def __init__(self, openvino: Any, threads: int) -> None:
+        from openvino.frontend.onnx import ConversionExtension
+
+        self.core = openvino.Core()
+        self._made: list[Any] = []
+        for operator in OPERATORS.values():
+            convert = _converter(_node_class(openvino, operator, threads, self._made))
+            self.core.add_extension(ConversionExtension(operator.name, DOMAIN, convert))
+
+    def read(self, model: bytes) -> Any:
+        """The graph of an ONNX file; its nodes work as long as this object is kept."""
+        found = self.core.read_model(model)
+        self._kept = self.claim()
+        return found
+
+    def claim(self) -> Nodes:
+        """The nodes that were made since this was last called."""
+        nodes = list(self._made)
+        self._made.clear()
+        return Nodes(nodes)
+
+
+def _take_apart(nodes: list[Any]) -> None:
+    for node in nodes:
+        node.set_arguments([])
+    nodes.clear()
 
 
 def _converter(node_class: Any) -> Callable[[Any], list[Any]]:
@@ -310,9 +360,16 @@ def _input(context: Any, i: int) -> Any:
     return None if value.get_node().get_type_name() == "NullNode" else value
 
 
-def _node_class(openvino: Any, operator: Operator, threads: int) -> Any:
-    """The class of the nodes of one operator; OpenVINO knows them by its name."""
+def _node_class(openvino: Any, operator: Operator, threads: int, made: list[Any]) -> Any:
+    """The class of the nodes of one operator; OpenVINO knows them by its name.
+
+    Nodes add themselves to `made`.
+    """
     to_type = {"float32": openvino.Type.f32, "uint8": openvino.Type.u8}
+
+    def array_of(tensor: Any) -> Any:
+        narrow = tensor.get_element_type() == openvino.Type.bf16
+        return _Bfloat16(tensor.data) if narrow else tensor.data
 
     class Node(openvino.Op):  # type: ignore[misc]
         def __init__(
@@ -322,6 +379,7 @@ def _node_class(openvino: Any, operator: Operator, threads: int) -> Any:
             self.given = given
             self.present = present
             if inputs is not None:
+                made.append(self)
                 self.set_arguments(inputs)
                 self.constructor_validate_and_infer_types()
 
@@ -349,18 +407,43 @@ def _node_class(openvino: Any, operator: Operator, threads: int) -> Any:
             return True
 
         def evaluate(self, outputs: Any, inputs: Any) -> bool:
-            given = iter([tensor.data for tensor in inputs])
+            given = iter([array_of(tensor) for tensor in inputs])
             arrays = [next(given) if one else None for one in self.present]
             arrays += [None] * (operator.inputs - len(arrays))
             shapes = operator.shapes([a.shape for a in arrays if a is not None], self.given)
             for tensor, shape in zip(outputs, shapes, strict=True):
                 tensor.shape = openvino.Shape(shape)
-            operator.compute(arrays, self.given, tuple(t.data for t in outputs), threads)
+            operator.compute(arrays, self.given, tuple(map(array_of, outputs)), threads)
             return True
 
     Node.operator = operator
     Node.__name__ = Node.__qualname__ = operator.name
     return Node
+
+
+class _Bfloat16:
+    """An array of bfloat16, which NumPy has not: OpenVINO calls it float16. The ops take DLPack."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self.shape = array.shape
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _DLPACK_CPU, 0
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> object:
+        versioned = max_version is not None and max_version[0] >= 1
+        address = self._array.ctypes.data
+        return _core._dlpack_capsule(
+            address, self.shape, _DLPACK_BFLOAT, 16, _DLPACK_CPU, 0, self._array, versioned
+        )
 
 
 def _sizes(shape: Any) -> list[int | None]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastvid.backends import _openvino_setup as setup
+from fastvid.backends._openvino_ops import Nodes, Registered
 from fastvid.backends._openvino_roles import narrow_nodes
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -32,14 +33,20 @@ class Plan:
     """A graph compiled for one set of shapes.
 
     Args:
+        nodes: Of fastvid's operators in it.
         pieces: In the order in which they run.
         inputs: Names of the graph's inputs.
         outputs: Names of its outputs.
     """
 
     def __init__(
-        self, pieces: Sequence[_Compiled], inputs: Sequence[str], outputs: Sequence[str]
+        self,
+        nodes: Nodes,
+        pieces: Sequence[_Compiled],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
     ) -> None:
+        self._nodes = nodes
         self._pieces = pieces
         self._inputs = inputs
         self._outputs = outputs
@@ -48,15 +55,21 @@ class Plan:
 
     def chain(self) -> Chain:
         """Requests for one run at a time."""
-        return Chain(self._pieces, self._inputs, self._outputs)
+        return Chain(self._nodes, self._pieces, self._inputs, self._outputs)
 
 
 class Chain:
     """One request of each piece; what passes between them stays where it was made."""
 
     def __init__(
-        self, pieces: Sequence[_Compiled], inputs: Sequence[str], outputs: Sequence[str]
+        self,
+        nodes: Nodes,
+        pieces: Sequence[_Compiled],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
     ) -> None:
+        # A run that is under way when the plan is dropped must still find its nodes.
+        self._nodes = nodes
         self._tensor = setup.runtime().Tensor
         self._requests = [piece.model.create_infer_request() for piece in pieces]
         self._takes: dict[str, list[tuple[Any, Any]]] = {name: [] for name in inputs}
@@ -114,12 +127,17 @@ class Chain:
 
 
 def compile_plan(
-    core: Any, model: Any, shapes: Shapes, outputs: Sequence[str], precision: str, threads: int
+    registered: Registered,
+    model: Any,
+    shapes: Shapes,
+    outputs: Sequence[str],
+    precision: str,
+    threads: int,
 ) -> Plan:
     """Compiles a graph for inputs of known shapes.
 
     Args:
-        core: OpenVINO's.
+        registered: What the model was read with.
         model: As it was read; it is not changed.
         shapes: Of each input.
         outputs: Names of the graph's outputs.
@@ -140,11 +158,13 @@ def compile_plan(
         cuts = _cut(fixed, list(shapes), outputs, precision)
     pieces = []
     for cut in cuts:
-        made = core.compile_model(cut.model, setup.CPU, setup.properties(cut.precision, threads))
+        made = registered.core.compile_model(
+            cut.model, setup.CPU, setup.properties(cut.precision, threads)
+        )
         takes = {name: _port(made.inputs, name, i) for name, i in cut.inputs.items()}
         gives = {name: _port(made.outputs, name, i) for name, i in cut.outputs.items()}
         pieces.append(_Compiled(made, takes, gives))
-    return Plan(pieces, list(shapes), list(outputs))
+    return Plan(registered.claim(), pieces, list(shapes), list(outputs))
 
 
 def _port(ports: Sequence[Any], name: str, place: int) -> Any:

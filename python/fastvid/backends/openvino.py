@@ -184,8 +184,6 @@ class _Loader:
         self._worker = worker
         self._options = options
         self._precision = precision if precision in setup.TYPES else "float32"
-        self._core = module.Core()
-        _openvino_ops.register(self._core, options.threads)
 
     def sessions(self) -> dict[str, OpenVinoSession]:
         """The session of each graph."""
@@ -202,7 +200,8 @@ class _Loader:
             raise ModelError(f"{graph.file}: must be an ONNX model: {error}") from None
         _openvino_ops.check_version(graph.file, domains)
         try:
-            read = self._core.read_model(whole)
+            registered = _openvino_ops.Registered(self._module, self._options.threads)
+            read = registered.read(whole)
             del whole
             _check_loops(graph, read)
             _check_signature(graph, "inputs", read.inputs)
@@ -215,7 +214,7 @@ class _Loader:
 
         def make(shapes: Shapes) -> Plan:
             threads = self._options.threads
-            return compile_plan(self._core, read, shapes, outputs, self._precision, threads)
+            return compile_plan(registered, read, shapes, outputs, self._precision, threads)
 
         report = GraphReport(
             graph=graph.name,
