@@ -13,6 +13,7 @@ from fastvid.bundle import Bundle, write_bundle
 
 _TYPES = {
     "uint8": TensorProto.UINT8,
+    "uint16": TensorProto.UINT16,
     "float32": TensorProto.FLOAT,
     "int64": TensorProto.INT64,
     "bool": TensorProto.BOOL,

@@ -477,6 +477,13 @@ NODES: dict[str, tuple[tuple[np.ndarray[Any, Any] | None, ...], int, dict[str, A
         2,
         {"norm": "head"},
     ),
+    "PlanarToRgb of 16 bits": ((_unit(2, 3, 24, 32),), 1, {"output_uint16": 1}),
+    "LumaToRgb of 16 bits": (
+        (_unit(2, 1, 48, 64), _unit(2, 2, 24, 32) - 0.5),
+        1,
+        {"output_uint16": 1},
+    ),
+    "RgbToPlanar of 16 bits": ((BYTES.astype(np.uint16) * 257,), 1, {}),
     "Linear": ((_normal(3, 5, 16), _normal(8, 16, seed=1), _normal(8, seed=2)), 1, {}),
     "Linear in bfloat16": ((_normal(5, 64), _normal(8, 64, seed=1)), 1, {"bfloat16": 1}),
     "QkNormRope of weights": (

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from fastvid import _core, ops
 from fastvid.errors import UnsupportedModelError
 
@@ -75,7 +77,15 @@ def _flows(shapes: Sequence[Shape], _: Mapping[str, Any]) -> Sequence[Shape]:
 
 
 def _blended(shapes: Sequence[Shape], given: Mapping[str, Any]) -> Sequence[Shape]:
-    return _frames(shapes, given) if given["output_uint8"] else _same(shapes, given)
+    return _frames(shapes, given) if _makes_frames(given) else _same(shapes, given)
+
+
+def _makes_frames(given: Mapping[str, Any]) -> bool:
+    return bool(given["output_uint8"] or given["output_uint16"])
+
+
+def _frame_dtype(given: Mapping[str, Any]) -> str:
+    return "uint16" if given["output_uint16"] else "uint8"
 
 
 def _scheduler_step(x: Arrays, given: Mapping[str, Any], out: tuple[Any, ...], threads: int) -> Any:
@@ -105,8 +115,11 @@ OPERATORS: Mapping[str, Operator] = {
             "PlanarToRgb",
             1,
             _frames,
-            lambda x, _, out, t: ops.planar_to_rgb(x[0], out=out[0], threads=t),
-            dtypes=lambda _: ("uint8",),
+            lambda x, a, out, t: ops.planar_to_rgb(
+                x[0], dtype=_frame_dtype(a), out=out[0], threads=t
+            ),
+            {"output_uint16": 0},
+            dtypes=lambda a: (_frame_dtype(a),),
         ),
         Operator(
             "RgbToLuma",
@@ -119,8 +132,11 @@ OPERATORS: Mapping[str, Operator] = {
             "LumaToRgb",
             2,
             _frames,
-            lambda x, _, out, t: ops.luma_to_rgb(x[0], x[1], out=out[0], threads=t),
-            dtypes=lambda _: ("uint8",),
+            lambda x, a, out, t: ops.luma_to_rgb(
+                x[0], x[1], dtype=_frame_dtype(a), out=out[0], threads=t
+            ),
+            {"output_uint16": 0},
+            dtypes=lambda a: (_frame_dtype(a),),
         ),
         Operator(
             "Downscale",
@@ -164,11 +180,11 @@ OPERATORS: Mapping[str, Operator] = {
                 x[3],
                 residual=x[4],
                 out=out[0],
-                out_dtype="uint8" if a["output_uint8"] else None,
+                out_dtype=_frame_dtype(a) if _makes_frames(a) else None,
                 threads=t,
             ),
-            {"output_uint8": 0},
-            dtypes=lambda a: ("uint8",) if a["output_uint8"] else ("like",),
+            {"output_uint8": 0, "output_uint16": 0},
+            dtypes=lambda a: (_frame_dtype(a),) if _makes_frames(a) else ("like",),
             required=4,
             coordinates=(2,),
         ),
@@ -365,7 +381,7 @@ def _node_class(openvino: Any, operator: Operator, threads: int, made: list[Any]
 
     Nodes add themselves to `made`.
     """
-    to_type = {"float32": openvino.Type.f32, "uint8": openvino.Type.u8}
+    to_type = {name: openvino.Type(np.dtype(name)) for name in ("float32", "uint8", "uint16")}
 
     def array_of(tensor: Any) -> Any:
         narrow = tensor.get_element_type() == openvino.Type.bf16
@@ -407,7 +423,7 @@ def _node_class(openvino: Any, operator: Operator, threads: int, made: list[Any]
             return True
 
         def evaluate(self, outputs: Any, inputs: Any) -> bool:
-            given = iter([array_of(tensor) for tensor in inputs])
+            given = iter([_unsigned(array_of(tensor)) for tensor in inputs])
             arrays = [next(given) if one else None for one in self.present]
             arrays += [None] * (operator.inputs - len(arrays))
             shapes = operator.shapes([a.shape for a in arrays if a is not None], self.given)
@@ -419,6 +435,12 @@ def _node_class(openvino: Any, operator: Operator, threads: int, made: list[Any]
     Node.operator = operator
     Node.__name__ = Node.__qualname__ = operator.name
     return Node
+
+
+def _unsigned(array: Any) -> Any:
+    """OpenVINO's CPU hands on uint16 as int32, which is no dtype of any op's."""
+    is_wide = isinstance(array, np.ndarray) and array.dtype == np.int32
+    return array.astype(np.uint16) if is_wide else array
 
 
 class _Bfloat16:
