@@ -4,7 +4,7 @@
         [--size 640x360] [--rounds 6] [--threads 2]
 
 A network's work is its convolutions: parameters times pixels, nearly, as all but a few of them work
-at the size of the frame. RLFN-S x2 has 454,620 parameters, 104.6 GMAC or 209 GFLOP a frame of
+at the size of the frame. RLFN-S x2 has 454,620 parameters, 98.8 GMAC or 198 GFLOP a frame of
 640x360; the maps between its layers have 48 channels, 44 MB each, read and written about 100 times
 a frame. Both are printed and measured: `multiply` is a matrix product of as many operations.
 

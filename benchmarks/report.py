@@ -17,6 +17,7 @@ import export_tables
 import generation.tables as generation
 import gpu_rows
 import ifnet_tables
+import import_tables
 import large_tables
 import overhead
 import timing
@@ -421,6 +422,8 @@ SECTIONS = {
     "Upscaling: time": upscaling_time,
     "Upscaling: classes": upscaler_tables.quality,
     "Upscaling: classes beside peers": upscaler_tables.time,
+    "Upscaling: networks of others": import_tables.times,
+    "Upscaling: quality of networks of others": import_tables.quality,
     "Generation: time": generation.time,
     "Generation: cold start": generation.cold_start,
     "Generation: through all three models": generation.chain,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fastvid.errors import FastvidError, InputError
 from fastvid.metrics import psnr
 from fastvid.scene import Scene
-from fastvid_export import onnx_files
+from fastvid_export import apart, onnx_files
 from fastvid_export.errors import ExportError
 from fastvid_export.foreign_graphs import (
     Graphs,
@@ -106,9 +106,8 @@ class _Trial:
     def __init__(self, model: onnx.ModelProto, wanted: Wanted, flags: OnnxFlags) -> None:
         make = upscaler_graphs if wanted.task == "upscaler" else interpolator_graphs
         graphs: Graphs = make(model, wanted, flags)
-        self._runners = {
-            name: Runner(onnx_files.to_bytes(graph)) for name, (graph, _) in graphs.items()
-        }
+        self.files = {name: onnx_files.to_bytes(graph) for name, (graph, _) in graphs.items()}
+        self._runners = {name: Runner(data) for name, data in self.files.items()}
 
     def upscale(self, picture: Picture) -> Picture:
         """(1, H, W, 3) → (1, sH, sW, 3)."""
@@ -297,21 +296,10 @@ def _scale_at(trial: _Trial, task: str, multiple: int) -> int:
 def _take_sizes(
     trial: _Trial, found: Findings, wanted: Wanted, scale: int, fixed: Sequence[int]
 ) -> None:
-    least = wanted.multiple_of
-    for side in _MINIMA:
-        least = -(-side // wanted.multiple_of) * wanted.multiple_of
-        try:
-            picture = _drawn(least, least)
-            if wanted.task == "interpolator":
-                trial.between(picture, picture, 0.5)
-            else:
-                trial.upscale(picture)
-        except ExportError:
-            continue
-        break
+    sides = sorted({-(-side // wanted.multiple_of) * wanted.multiple_of for side in _MINIMA})
+    least = next((side for side in sides if apart.survives(trial.files, side)), _SIDE)
     # What runs on the smallest picture tried runs on any.
-    smallest = -(-_MINIMA[0] // wanted.multiple_of) * wanted.multiple_of
-    minimum = wanted.multiple_of if least == smallest else least
+    minimum = wanted.multiple_of if least == sides[0] else least
     found.wanted = replace(wanted, scale=found.flags.scale or scale, minimum=minimum)
     if not found.flags.layout:
         found.note("layout", "nhwc" if wanted.last else "nchw")
@@ -322,7 +310,7 @@ def _take_sizes(
     if not found.flags.multiple_of:
         found.note("size-multiple", str(wanted.multiple_of))
     if minimum > wanted.multiple_of:
-        found.note("least size", str(minimum))
+        found.note("least-size", str(minimum))
     if fixed:
         text = "x".join(map(str, fixed))
         found.note("sizes", f"any, though the file says {text}: it runs on others too")
@@ -451,7 +439,7 @@ def _find_direction(model: onnx.ModelProto, found: Findings) -> None:
 
 def as_settings(lines: Mapping[str, str]) -> dict[str, str]:
     """What was found, for the provenance of a bundle."""
-    return {f"{_FOUND}{name.replace(' ', '-')}": text for name, text in lines.items()}
+    return {f"{_FOUND}{name}": text for name, text in lines.items()}
 
 
 def of_settings(settings: Mapping[str, object]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 The windows of convolutions add up to a reach, which the graph tells. Where it does not (attention
 in windows, resizes to sizes that are computed), half of a picture is changed and what changes with
 it is measured. Either way the claim is then tried: corners of a picture must give what the whole
-gives there.
+gives there. Of a network with means over the frame it is not made.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from fastvid._specs import TilingSpec
 from fastvid.backends._onnx_reach import reach
@@ -63,6 +65,9 @@ def measure(graph: bytes, run: Run, scale: int, multiple_of: int, minimum: int) 
         multiple_of: What heights and widths must be multiples of.
         minimum: Least height and width.
     """
+    if _means_over_frames(graph):
+        tried = _tried(run, scale, _OVERLAP, multiple_of, minimum)
+        return Tiling(TilingSpec(_OVERLAP, multiple_of, exact=False), *tried)
     found = reach(graph)
     told = found is not None and found[0] <= _FAR and found[1] <= _FAR
     far, block = found if told and found is not None else (_measured(run, scale, multiple_of), 1)
@@ -74,6 +79,28 @@ def measure(graph: bytes, run: Run, scale: int, multiple_of: int, minimum: int) 
                 return Tiling(TilingSpec(far, unit, exact=True), *tried)
     tried = _tried(run, scale, _OVERLAP, multiple_of, minimum)
     return Tiling(TilingSpec(_OVERLAP, multiple_of, exact=False), *tried)
+
+
+def _means_over_frames(graph: bytes) -> bool:
+    """Whether a node reduces heights and widths to nothing, planar or channels last.
+
+    One picture may hide what such a node does to another.
+    """
+    model = onnx.load_from_string(graph)
+    values = {weight.name: weight for weight in model.graph.initializer}
+    for node in model.graph.node:
+        values |= {node.output[0]: a.t for a in node.attribute if node.op_type == "Constant"}
+    for node in model.graph.node:
+        if node.op_type in ("GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization"):
+            return True
+        if node.op_type not in ("ReduceMean", "ReduceMax", "ReduceSum", "ReduceL2"):
+            continue
+        axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
+        if axes is None and len(node.input) > 1 and node.input[1] in values:
+            axes = numpy_helper.to_array(values[node.input[1]]).ravel().tolist()
+        if axes is None or set(axes) >= {-2, -1} or set(axes) >= {2, 3} or set(axes) >= {1, 2}:
+            return True
+    return False
 
 
 def _measured(run: Run, scale: int, multiple_of: int) -> int | None:

@@ -159,6 +159,21 @@ def test_a_range_around_zero_is_told_from_one_above(tmp_path):
     assert found["range"].startswith("-1,1 ")
 
 
+def test_pictures_too_small_for_a_network_are_found_in_a_process_of_their_own(tmp_path):
+    """Pooling leaves nothing of 4x4, on which a resize to the size of the picture would crash."""
+    net = Net()
+    pooled = net.op("MaxPool", "x", kernel_shape=[7, 7])
+    size = net.op("Shape", "x")
+    wide = net.op("Resize", pooled, "", "", size, mode="linear")
+    change = net.op("Mul", net.op("Sub", wide, "x"), np.float32(0.001))
+    net.twice(net.op("Add", "x", change))
+    bundle, found = wrapped(net.save(tmp_path / "net.onnx", {"x": FRAME}, LARGE))
+    assert found["least-size"] == "8"
+    assert bundle.size_rule.minimum == 8
+    with Upscaler(bundle.path, device="cpu", threads=1) as model:
+        assert model.upscale_frame(PICTURE[:3, :5]).shape == (6, 10, 3)
+
+
 @pytest.mark.parametrize("last", [False, True])
 def test_networks_on_luma_get_luma(last, tmp_path):
     net = Net()

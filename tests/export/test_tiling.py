@@ -80,6 +80,28 @@ def test_networks_that_look_everywhere_are_told_from_others():
     assert not tiling.measure(unknown(), brightness, 1, 4, 16).spec.exact
 
 
+@pytest.mark.parametrize("axes", [[2, 3], [-1, -2], [1, 2], None])
+def test_no_claim_is_made_of_means_over_the_frame(axes):
+    """Though the pictures tried show nothing of them."""
+    weights = []
+    if axes is not None:
+        weights = [helper.make_tensor("axes", TensorProto.INT64, [2], axes)]
+    info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, "H", "W"]) for n in "xy"]
+    node = helper.make_node("ReduceMean", ["x", *(w.name for w in weights)], ["y"])
+    graph = helper.make_graph([node], "g", info[:1], info[1:], weights)
+    data = helper.make_model(graph, ir_version=9).SerializeToString()
+    assert not tiling.measure(data, blur, 2, 1, 1).spec.exact
+
+
+def test_means_over_channels_do_no_harm():
+    info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, "H", "W"]) for n in "xy"]
+    weights = [helper.make_tensor("axes", TensorProto.INT64, [1], [1])]
+    node = helper.make_node("ReduceMean", ["x", "axes"], ["y"])
+    graph = helper.make_graph([node], "g", info[:1], info[1:], weights)
+    data = helper.make_model(graph, ir_version=9).SerializeToString()
+    assert tiling.measure(data, blur, 2, 1, 1).spec == tiling.TilingSpec(3, 1, exact=True)
+
+
 def test_graphs_of_the_tests_are_valid():
     for graph in (known(), unknown()):
         onnx.checker.check_model(onnx.load_from_string(graph))
