@@ -39,8 +39,8 @@ def times() -> str:
         "of the products' limit",
     ]  # fmt: skip
     text = (
-        "Published weights, 2 threads. fastvid takes and gives frames of bytes, PyTorch (eager, the "
-        "network as published) planes of floats; the frames differ by one level at most. The "
+        "Published weights, 2 threads. fastvid takes and gives frames of bytes, PyTorch (eager, "
+        "the network as published) planes of floats; the frames differ by one level at most. The "
         "limit is the time of as many operations in matrix products.\n\n"
     )
     return text + table(header, rows) + "\n" + source(result)

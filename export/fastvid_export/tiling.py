@@ -89,7 +89,8 @@ def _means_over_frames(graph: bytes) -> bool:
     model = onnx.load_from_string(graph)
     values = {weight.name: weight for weight in model.graph.initializer}
     for node in model.graph.node:
-        values |= {node.output[0]: a.t for a in node.attribute if node.op_type == "Constant"}
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            values[node.output[0]] = node.attribute[0].t
     for node in model.graph.node:
         if node.op_type in ("GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization"):
             return True

@@ -42,11 +42,27 @@ _RESTORATION = (
     "DRUNet", "DnCNN", "FBCNN", "FFTformer", "HVICIDNet", "KBNet", "MixDehazeNet", "NAFNet",
     "RetinexFormer", "SCUNet", "Uformer",
 )  # fmt: skip
-_NOTES: dict[str, str] = {}
+_TRIED = (
+    "Compact", "DITN", "DnCNN", "ESRGAN", "MoSR", "NAFNet", "PLKSR", "RCAN", "SAFMN",
+)  # fmt: skip
+"""Exported and compared with random weights."""
+_REFUSED = ("DAT", "OmniSR", "RealCUGAN", "SCUNet", "SwinIR")
+"""Found not to export for any size."""
+
+
+def _note(name: str, kind: str) -> str:
+    """What is known of a network."""
+    known = "not tried"
+    if name in _TRIED:
+        known = "exported and compared with random weights"
+    elif name in _REFUSED:
+        known = "recognised and refused: its code fixes the size of the picture"
+    return f"{kind}{known}"
+
 
 ARCHITECTURES = tuple(
-    Architecture(name, "upscaler", "spandrel", _FILES, _NOTES.get(name, note))
-    for names, note in ((_SUPER_RESOLUTION, ""), (_RESTORATION, "restoration, scale 1"))
+    Architecture(name, "upscaler", "spandrel", _FILES, _note(name, kind))
+    for names, kind in ((_SUPER_RESOLUTION, ""), (_RESTORATION, "restoration, scale 1; "))
     for name in names
 )
 
