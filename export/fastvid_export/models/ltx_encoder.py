@@ -22,7 +22,7 @@ from fastvid_export.models.ltx_vae_layers import (
     rms_norm,
 )
 
-_STRIDES = {"spatial": (1, 2), "temporal": (2, 1), "spatiotemporal": (2, 2)}
+_STRIDES = {"conv": (2, 2), "spatial": (1, 2), "temporal": (2, 1), "spatiotemporal": (2, 2)}
 """Frames and pixels of a side that become one, by `downsample_type`."""
 _LOG_VARIANCE = (-30.0, 20.0)
 
@@ -41,6 +41,14 @@ class LtxEncoderOptions:
     """Whether blocks are `LTXVideo095DownBlock3D`, which end with their change of resolution."""
     patch_size: int = 4
     resnet_norm_eps: float = 1e-6
+
+
+def strides(options: LtxEncoderOptions) -> list[tuple[int, int]]:
+    """Frames and pixels of a side that become one in each block."""
+    o = options
+    kinds = o.downsample_type if o.shuffled else ("conv",) * len(o.spatio_temporal_scaling)
+    scaled = zip(kinds, o.spatio_temporal_scaling, strict=False)
+    return [_STRIDES[kind] if do else (1, 1) for kind, do in scaled]
 
 
 class LtxEncoder(nn.Module):

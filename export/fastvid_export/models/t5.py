@@ -8,7 +8,9 @@ Raffel et al. (2020, arXiv 1910.10683), with the gated MLP of version 1.1 (Shaze
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,18 +26,24 @@ class T5Options:
     """Shape of the network: the names of its `config.json`."""
 
     vocab_size: int = 32128
-    d_model: int = 4096
+    d_model: int = 512
     d_kv: int = 64
-    d_ff: int = 10240
-    num_layers: int = 24
-    num_heads: int = 64
+    d_ff: int = 2048
+    num_layers: int = 6
+    num_heads: int = 8
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
-    activation: str = "gated-gelu_new"
+    activation: str = "relu"
     """One of `ACTIVATIONS`."""
     bias_in_each_layer: bool = False
     """As UMT5 has it; T5 has one for all."""
+
+
+_UMT5 = T5Options(
+    vocab_size=250112, d_ff=1024, num_layers=8, num_heads=6, activation="gated-gelu_new",
+    bias_in_each_layer=True,
+)  # fmt: skip
 
 
 class T5Encoder(nn.Module):
@@ -171,17 +179,18 @@ class _Norm(nn.Module):
         return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
 
 
-def options_of(config: dict[str, object], *, bias_in_each_layer: bool) -> T5Options:
-    """Options from transformers' `config.json`.
+def options_of(config: Mapping[str, Any], *, bias_in_each_layer: bool) -> T5Options:
+    """Options from transformers' `config.json`, which leaves its own defaults out.
 
     Raises:
         ValueError: The activation is none that is known; says which.
     """
     names = [name for name in T5Options.__dataclass_fields__ if name in config]
     taken = {name: config[name] for name in names}
-    kind = str(config.get("feed_forward_proj", "relu"))
+    kind = str(config.get("feed_forward_proj", "gated-gelu" if bias_in_each_layer else "relu"))
     # transformers reads gated-gelu as the approximation that T5 was trained with.
     activation = "gated-gelu_new" if kind == "gated-gelu" else kind
     if activation not in ACTIVATIONS:
         raise ValueError(f"feed_forward_proj must be relu, gelu_new or gated-gelu, got {kind!r}")
-    return T5Options(**taken, activation=activation, bias_in_each_layer=bias_in_each_layer)  # type: ignore[arg-type]
+    base = _UMT5 if bias_in_each_layer else T5Options()
+    return replace(base, **taken, activation=activation)

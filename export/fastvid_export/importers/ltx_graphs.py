@@ -1,0 +1,264 @@
+"""The graphs of an LTX-Video bundle, and what they are checked with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastvid_export.models.ltx_decoder import (
+    LtxDecoderOptions,
+    LtxDecoderStage,
+    LtxDecoderVae,
+    stages,
+)
+from fastvid_export.models.ltx_encoder import (
+    LtxEncoderFirst,
+    LtxEncoderNext,
+    LtxEncoderOptions,
+    LtxEncoderVae,
+    strides,
+)
+from fastvid_export.models.ltx_transformer import (
+    LtxGrid,
+    LtxTransformer,
+    LtxTransformerOptions,
+)
+from fastvid_export.models.t5 import T5Encoder, T5Options
+from fastvid_export.onnx import Arrays, ExportedGraph, GraphPlan, Port
+from fastvid_export.weight_files import WeightFiles, match
+
+_HEIGHT, _WIDTH = 2, 3
+"""Latents that graphs are checked with."""
+
+
+def compression(options: LtxEncoderOptions) -> tuple[int, int]:
+    """Pixels of a latent's side and frames of a latent."""
+    side, frames = options.patch_size, 1
+    for by_frames, by_side in strides(options):
+        side, frames = side * by_side, frames * by_frames
+    return side, frames
+
+
+def figures(graphs: Iterable[ExportedGraph]) -> list[dict[str, Any]]:
+    """How far onnxruntime is from PyTorch, for `quality` in `bundle.json`."""
+    found = []
+    for graph in graphs:
+        worst = max(graph.differences, key=lambda d: d.value)
+        found.append(
+            {
+                "metric": "largest difference from PyTorch",
+                "data": f"{worst.output} of {graph.plan.name}, random inputs",
+                "value": float(f"{worst.value:.3g}"),
+                "unit": worst.unit,
+            }
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The networks of a pipeline."""
+
+    text: T5Options
+    transformer: LtxTransformerOptions
+    grid: LtxGrid
+    decoder: LtxDecoderOptions
+    encoder: LtxEncoderOptions
+    tokens: int
+    """Of a prompt, padding included."""
+
+    def plans(self, weights: Callable[[str], WeightFiles]) -> Iterator[tuple[str, list[GraphPlan]]]:
+        """The graphs of one network after another, so that one is in memory at a time.
+
+        Args:
+            weights: Opens those of a component.
+        """
+        with torch.device("meta"):
+            # The pipelines let tokens see the padding.
+            text = T5Encoder(self.text, masked=False)
+        _load(text, weights("text_encoder"), _t5_name(weights("text_encoder")))
+        yield "text_encoder", [self._text_plan(text)]
+        with torch.device("meta"):
+            transformer = LtxTransformer(self.transformer, self.grid)
+        _load(transformer, weights("transformer"))
+        yield "transformer", [self._transformer_plan(transformer)]
+        with torch.device("meta"):
+            decoder, encoder = LtxDecoderVae(self.decoder), LtxEncoderVae(self.encoder)
+        for network, other in ((decoder, "encoder."), (encoder, "decoder.")):
+            _load(network, weights("vae"), _without(other))
+        yield "decoder", [self._stage_plan(n, s) for n, s in enumerate(stages(decoder))]
+        yield "encoder", self._encoder_plans(encoder)
+
+    def _text_plan(self, network: nn.Module) -> GraphPlan:
+        ids = np.random.default_rng(0).integers(0, self.text.vocab_size, (1, self.tokens))
+        tokens = ("N", self.tokens)
+        return GraphPlan(
+            "text_encoder",
+            network,
+            (Port("input_ids", "int64", tokens, (0, self.text.vocab_size - 1)),),
+            (Port("prompt_embeds", "float32", (*tokens, self.text.d_model)),),
+            {"random": [{"input_ids": np.concatenate([ids, ids[:, ::-1]])}]},
+        )
+
+    def _transformer_plan(self, network: nn.Module) -> GraphPlan:
+        o, rng = self.transformer, np.random.default_rng(1)
+        grid, tokens = ("N", o.in_channels, "T", "h", "w"), ("N", self.tokens)
+        ports = (
+            Port("hidden_states", "float32", grid),
+            Port("timestep", "float32", ("N", "T"), (0.0, 1000.0)),
+            Port("encoder_hidden_states", "float32", (*tokens, o.caption_channels)),
+            Port("encoder_attention_mask", "int64", tokens, (0, 1)),
+            Port("frame_rate", "float32", (1,)),
+        )
+
+        def sample(count: int, frames: int, rate: float) -> Arrays:
+            made = _normal(rng, ports, {"N": count, "T": frames, "h": _HEIGHT, "w": _WIDTH})
+            made["timestep"] = np.full((count, frames), 700, np.float32)
+            made["timestep"][:, :1] = 0
+            mask = np.arange(self.tokens) < rng.integers(1, self.tokens, (count, 1))
+            made["encoder_attention_mask"] = mask.astype(np.int64)
+            made["frame_rate"] = np.array([rate], np.float32)
+            return made
+
+        return GraphPlan(
+            "transformer",
+            network,
+            ports,
+            (Port("sample", "float32", ("N", o.out_channels, "T", "h", "w")),),
+            {"random": [sample(2, 3, 25), sample(1, 1, 24)]},
+        )
+
+    def _stage_plan(self, number: int, stage: LtxDecoderStage) -> GraphPlan:
+        shape, channels = stage.shape, self.decoder.latent_channels
+        inside = (shape.frames, shape.channels, *_sides(shape.scale))
+        latents = (1, channels, shape.frames, "h", "w")
+        ports = [
+            Port("latents", "float32", latents)
+            if stage.first
+            else Port("features", "float32", inside),
+            Port("position", "int64", (2,)),
+        ]
+        if stage.timed:
+            ports.append(Port("decode_timestep", "float32", (1,), (0.0, 1.0)))
+            if stage.first:
+                ports.append(Port("decode_noise", "float32", latents))
+                ports.append(Port("decode_noise_scale", "float32", (1,), (0.0, 1.0)))
+        if shape.sites:
+            ports.append(Port("noise", "float32", (shape.sites, *_sides(shape.noise_scale))))
+        caches = [
+            Port(f"cache_{i}", "float32", (2, width, *_sides(shape.scale)))
+            for i, width in enumerate(stage.caches())
+        ]
+        size = (*_sides(shape.out_scale),)
+        result = Port("frames", "uint8", (shape.out_frames, *size, shape.out_channels))
+        if not stage.last:
+            made = (shape.out_frames, shape.out_channels, *size)
+            result = Port("next_features", "float32", made)
+        after = [Port(f"next_{port.name}", "float32", port.shape) for port in caches]
+        rng = np.random.default_rng(2 + number)
+        samples = []
+        for begin, total in ((0, 3 * shape.frames), (-1, shape.frames - 1)):
+            made = _normal(rng, (*ports, *caches), {"h": _HEIGHT, "w": _WIDTH})
+            made["position"] = np.array([begin, max(total, 1)], np.int64)
+            samples.append(made)
+        return GraphPlan(
+            f"decoder_{number}",
+            stage,
+            (*ports, *caches),
+            (result, Port("next_position", "int64", (2,)), *after),
+            {"random": samples},
+        )
+
+    def _encoder_plans(self, vae: LtxEncoderVae) -> list[GraphPlan]:
+        side, step = compression(self.encoder)
+        latents = (1, self.encoder.latent_channels, 1, "h", "w")
+        size = (*_sides(side), 3)
+        noise, result = (Port(name, "float32", latents) for name in ("noise", "latents"))
+        rng = np.random.default_rng(9)
+        plans = []
+        caches: list[Port] = []
+        for part, count, network in (
+            ("first", 1, LtxEncoderFirst(vae)),
+            ("next", step, LtxEncoderNext(vae)),
+        ):
+            ports = [Port("frames", "uint8", (count, *size)), noise, *caches]
+            sample = _normal(rng, ports, {"h": _HEIGHT, "w": _WIDTH})
+            after = [Port(f"next_{port.name}", "float32", port.shape) for port in caches]
+            if part == "first":
+                after = caches = _encoder_caches(network, sample, side)
+            plans.append(
+                GraphPlan(
+                    f"encoder_{part}",
+                    network,
+                    tuple(ports),
+                    (result, *after),
+                    {"random": [sample]},
+                )
+            )
+        return plans
+
+
+def _encoder_caches(network: LtxEncoderFirst, sample: Arrays, side: int) -> list[Port]:
+    """As the network makes them of a picture."""
+    with torch.no_grad():
+        _, *kept = network(*(torch.from_numpy(x) for x in sample.values()))
+    ports = []
+    for i, cache in enumerate(kept):
+        count, channels, height, _ = cache.shape
+        shape = (count, channels, *_sides(height // _HEIGHT))
+        ports.append(Port(f"cache_{i}", "float32", shape))
+    return ports
+
+
+def _sides(scale: int) -> tuple[str, str]:
+    times = "" if scale == 1 else f"{scale}*"
+    return f"{times}h", f"{times}w"
+
+
+def _normal(rng: np.random.Generator, ports: Iterable[Port], sizes: dict[str, int]) -> Arrays:
+    """Random inputs: noise, and any bytes for frames."""
+    made: Arrays = {}
+    for port in ports:
+        shape = []
+        for size in port.shape:
+            factor, _, symbol = str(size).rpartition("*")
+            number = sizes[symbol] if isinstance(size, str) else size
+            shape.append(int(factor or 1) * int(number))
+        if port.dtype == "uint8":
+            made[port.name] = rng.integers(0, 256, shape, np.uint8)
+        elif port.dtype == "int64":
+            made[port.name] = np.zeros(shape, np.int64)
+        elif port.range is not None:
+            made[port.name] = rng.uniform(*port.range, shape).astype(np.float32)
+        else:
+            made[port.name] = rng.normal(size=shape).astype(np.float32)
+    return made
+
+
+def _load(
+    module: nn.Module,
+    weights: WeightFiles,
+    rename: Callable[[str], str | None] = lambda name: name,
+) -> None:
+    """Puts the tensors of a checkpoint into a module on the meta device."""
+    names = match(module, weights, rename=rename, what=type(module).__name__)
+    state = {key: weights.read(name).to(torch.float32) for key, name in names.items()}
+    module.load_state_dict(state, assign=True)
+    module.eval().requires_grad_(False)
+
+
+def _t5_name(weights: WeightFiles) -> Callable[[str], str | None]:
+    """The table of tokens has two names, of which files hold one or both."""
+    shared, tied = "shared.weight", "encoder.embed_tokens.weight"
+    if shared in weights.names:
+        return lambda name: None if name == tied else name
+    return lambda name: shared if name == tied else name
+
+
+def _without(prefix: str) -> Callable[[str], str | None]:
+    return lambda name: None if name.startswith(prefix) else name
