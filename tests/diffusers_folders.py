@@ -148,7 +148,7 @@ def wan(folder: Path, kind: str = "unipc") -> Any:
     """Wan 2.1 text to video; the pipeline, which is saved into `folder`."""
     from diffusers import WanPipeline
 
-    return _saved(WanPipeline(**_wan_parts(kind, VAE), transformer=_transformer(4)), folder)
+    return saved(WanPipeline(**_wan_parts(kind, VAE), transformer=_transformer(4)), folder)
 
 
 def wan_image(folder: Path, kind: str = "unipc", *, last: bool = False) -> Any:
@@ -162,7 +162,7 @@ def wan_image(folder: Path, kind: str = "unipc", *, last: bool = False) -> Any:
     )
     parts = _wan_parts(kind, VAE)
     processor = CLIPImageProcessor(crop_size=32, size=32)
-    return _saved(
+    return saved(
         WanImageToVideoPipeline(
             **parts, transformer=transformer, image_encoder=image_encoder(),
             image_processor=processor,
@@ -177,7 +177,7 @@ def wan_22_small(folder: Path) -> Any:
 
     transformer = _transformer(6, in_channels=48, out_channels=48)
     parts = _wan_parts("unipc", VAE_48)
-    return _saved(WanPipeline(**parts, transformer=transformer, expand_timesteps=True), folder)
+    return saved(WanPipeline(**parts, transformer=transformer, expand_timesteps=True), folder)
 
 
 def wan_22_large(folder: Path, *, image: bool = False) -> Any:
@@ -192,10 +192,11 @@ def wan_22_large(folder: Path, *, image: bool = False) -> Any:
     }
     parts = _wan_parts("unipc", VAE)
     kind = WanImageToVideoPipeline if image else WanPipeline
-    return _saved(kind(**parts, **both), folder)
+    return saved(kind(**parts, **both), folder)
 
 
-def _saved(pipeline: Any, folder: Path) -> Any:
+def saved(pipeline: Any, folder: Path) -> Any:
+    """The pipeline, written to `folder`, and quiet."""
     pipeline.save_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -329,8 +329,10 @@ _GENERATION = _record(
     {
         "prompt_cleaning": _one_of(("spaces", "html")),
         "zero_padding": _flag,
-        "schedule": _one_of(("linear", "scheduler")),
-        "picture_conditioning": _one_of(("latents", "masked_video", "first_frame")),
+        "schedule": _one_of(("linear", "linear_quadratic", "scheduler")),
+        "picture_conditioning": _one_of(
+            ("latents", "masked_video", "first_frame", "first_frames", "noised_first_frames")
+        ),
         "guidance_scale_2": _number,
         "boundary_timestep": _number,
     },

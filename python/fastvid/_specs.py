@@ -121,11 +121,14 @@ class GenerationSpec:
     `max_prompt_tokens` with zeros; else it is given that many tokens."""
     schedule: str = "linear"
     """Noise levels of `FlowMatchEulerDiscreteScheduler`: `linear` from 1 to 1 / steps before the
-    shift, or those of the `scheduler` itself."""
+    shift, `linear_quadratic`, small steps at first and then larger ones, or those of the
+    `scheduler` itself."""
     picture_conditioning: str = "latents"
     """How a transformer is told of pictures: `latents`, see `condition` in docs/add-a-model.md;
     `masked_video`, the encoded clip with grey where nothing is known, and without a picture there
-    is no clip; or `first_frame`, in the latents themselves with a timestep of 0."""
+    is no clip; or in the latents themselves with a timestep of 0: `first_frame`, `first_frames`,
+    which may be the end of a clip to continue, or `noised_first_frames`, with a little noise that
+    fades from step to step."""
     guidance_scale_2: float | None = None
     """Guidance of `transformer_2`; None is `guidance_scale`."""
     boundary_timestep: float | None = None

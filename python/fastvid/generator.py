@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvid._frames import FrameArray
+from fastvid._generation.ahead import StagedDecoder, stage_names, takes_timestep
 from fastvid._generation.arrays import HostArrays, arrays_for
-from fastvid._generation.latents import Decoder, Frames
+from fastvid._generation.latents import Decoder, Drawn, Frames
 from fastvid._generation.memory import ClipMemory
+from fastvid._generation.noise import DECODING, Noise
 from fastvid._generation.pictures import Pictures
 from fastvid._generation.pictures import require as require_pictures
 from fastvid._generation.prompts import PromptEncoder
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
     from fastvid.schedulers._base import Scheduler
     from fastvid.video import Video
 
-_GRAPHS = ("text_encoder", "transformer", "decoder_first", "decoder_next")
+_GRAPHS = ("text_encoder", "transformer")
+_DECODER = ("decoder_first", "decoder_next")
 # A picture whose brightest sample is below this shows nothing.
 _BLACK = 3
 
@@ -84,9 +87,7 @@ class Generator(Model):
         self._check_output = check_output
         self._prompts = PromptEncoder(bundle, self._graph("text_encoder"), self._spec)
         self._arrays = arrays_for(self._graph("transformer"))
-        self._decoder = Decoder(
-            self._graph("decoder_first"), self._graph("decoder_next"), self._transfers
-        )
+        self._decoder = self._made_decoder()
         self._running: set[threading.Event] = set()
         self.last_seed: int | None = None
         """The seed of the latest generation: the one given, or the one that was drawn."""
@@ -114,6 +115,10 @@ class Generator(Model):
         guidance_scale_2: float | None = None,
         seed: int | None = None,
         noise: str | None = None,
+        guidance_rescale: float | None = None,
+        image_cond_noise_scale: float | None = None,
+        decode_timestep: float | None = None,
+        decode_noise_scale: float | None = None,
         scheduler: str | Scheduler | None = None,
         flow_shift: float | None = None,
         callback_on_step_end: Callback | None = None,
@@ -144,6 +149,12 @@ class Generator(Model):
             seed: 0 to 2**64 - 1; None draws one, see `last_seed`.
             noise: `"philox"` (the default), the same on every device, or `"torch-cpu"`, what
                 `torch.Generator("cpu").manual_seed(seed)` gives diffusers' pipelines.
+            guidance_rescale: 0 to 1: how much of the spread that guidance adds is taken back.
+            image_cond_noise_scale: 0 to 1: noise in the pictures that a clip starts with, which
+                fades from step to step; for models made for it.
+            decode_timestep: 0 to 1: the noise that a decoder with a timestep takes latents to have.
+            decode_noise_scale: 0 to 1: the share of noise that is put into them; None is
+                `decode_timestep`.
             scheduler: Class name in `fastvid.schedulers`, or an object of one.
             flow_shift: How far the noise levels of a flow matching model are moved towards noise;
                 None is the model's. Models are made for more of it in larger pictures.
@@ -177,6 +188,10 @@ class Generator(Model):
             guidance_scale_2=guidance_scale_2,
             seed=seed,
             noise=noise,
+            guidance_rescale=guidance_rescale,
+            image_cond_noise_scale=image_cond_noise_scale,
+            decode_timestep=decode_timestep,
+            decode_noise_scale=decode_noise_scale,
             scheduler=scheduler,
             flow_shift=flow_shift,
             callback_on_step_end=callback_on_step_end,
@@ -255,7 +270,13 @@ class Generator(Model):
         self.last_seed = request.seed
         return request
 
-    def _sample(self, request: Request) -> Any:
+    def _made_decoder(self) -> Decoder | StagedDecoder:
+        if stages := stage_names(self._bundle):
+            return StagedDecoder([self._graph(name) for name in stages], self._transfers)
+        first, following = map(self._graph, _DECODER)
+        return Decoder(first, following, self._transfers)
+
+    def _sample(self, request: Request) -> Drawn:
         stop = threading.Event()
         self._running.add(stop)
         try:
@@ -263,11 +284,18 @@ class Generator(Model):
             negative = None
             if request.guidance_scale > 1:
                 negative = self._negative(request.negative_prompt)
-            pictures = Pictures(self._bundle, self._spec, self._graph, self._transfers)
-            start = pictures.start(request)
+            noise = Noise(request.seed, request.noise)
+            pictures = Pictures(self._bundle, self._spec, self._graph, self._transfers, noise)
             shape = self._latent_shape(request)
-            sampler = Sampler(self._graph, self._spec, shape, request, stop, self._arrays)
-            return sampler.run(self, prompt, negative, start)
+            sampler = Sampler(self._graph, self._spec, shape, request, stop, self._arrays, noise)
+            if self._spec.picture_conditioning == "noised_first_frames":
+                sampler.draw_first()
+            start = pictures.start(request)
+            latents = sampler.run(self, prompt, negative, start)
+            added = noise.normal(shape, DECODING) if takes_timestep(self._bundle) else None
+            return Drawn(
+                latents, request.seed, request.decode_timestep, request.decode_noise_scale, added
+            )
         finally:
             self._running.discard(stop)
 
@@ -282,12 +310,12 @@ class Generator(Model):
         count = 1 + (request.num_frames - 1) // spec.temporal_compression
         return (1, spec.latent_channels, count, request.height // side, request.width // side)
 
-    def _frames(self, latents: Any) -> Iterator[Frames]:
+    def _frames(self, drawn: Drawn) -> Iterator[Frames]:
         seen = 0
         bright = not self._check_output
         # A scheduler that is not ours leaves its latents on the host.
-        arrays = HostArrays() if isinstance(latents, np.ndarray) else self._arrays
-        for piece in self._decoder.decode(latents, arrays):
+        arrays = HostArrays() if isinstance(drawn.latents, np.ndarray) else self._arrays
+        for piece in self._decoder.decode(drawn, arrays):
             bright = bright or int(piece.max()) >= _BLACK
             seen += len(piece)
             if not bright and seen > self._spec.temporal_compression:
@@ -297,7 +325,7 @@ class Generator(Model):
                 )
             yield piece
 
-    def _video(self, request: Request, latents: Any) -> Video:
+    def _video(self, request: Request, drawn: Drawn) -> Video:
         from fastvid.video import Video
 
         duration = request.num_frames / request.frame_rate
@@ -309,23 +337,23 @@ class Generator(Model):
             duration,
             time_base=1 / request.frame_rate,
         )
-        return Video(lambda: _LatentSource(self, latents, info), info)
+        return Video(lambda: _LatentSource(self, drawn, info), info)
 
 
 class _LatentSource:
     """Latents as an open source of a video."""
 
-    def __init__(self, generator: Generator, latents: Any, info: VideoInfo) -> None:
+    def __init__(self, generator: Generator, drawn: Drawn, info: VideoInfo) -> None:
         self.info = info
         self.warnings: list[str] = []
         self.truncated = False
-        self._generator, self._latents = generator, latents
+        self._generator, self._drawn = generator, drawn
 
     def frames(self) -> Iterator[Frame]:
         """Decodes the frames one latent at a time."""
         step = 1 / self.info.fps
         number = 0
-        for piece in self._generator._frames(self._latents):
+        for piece in self._generator._frames(self._drawn):
             for picture in piece:
                 yield Frame(np.ascontiguousarray(picture), number * step, step)
                 number += 1
@@ -339,7 +367,8 @@ _ARGUMENTS = tuple(inspect.signature(Generator.generate).parameters)[2:]
 
 def _spec_of(bundle: Bundle) -> GenerationSpec:
     """The settings of a bundle that has all a generator needs."""
-    for name in _GRAPHS:
+    decoder = () if stage_names(bundle) else _DECODER
+    for name in (*_GRAPHS, *decoder):
         if name not in bundle.graphs:
             raise UnsupportedModelError(
                 f"model: {bundle.name!r} must have the graph {name!r}, it has "

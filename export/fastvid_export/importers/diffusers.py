@@ -25,6 +25,9 @@ INDEX = "model_index.json"
 _PIPELINES: dict[str, str] = {
     "WanPipeline": "wan",
     "WanImageToVideoPipeline": "wan",
+    "LTXPipeline": "ltx",
+    "LTXImageToVideoPipeline": "ltx",
+    "LTXConditionPipeline": "ltx",
 }
 """Module of this package by the pipeline's class name; it has `build(source, ...)` as below."""
 
@@ -42,6 +45,13 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     ),
     Architecture(
         "Wan 2.2 A14B", "generator", _WAN, _FOLDER, "T2V and I2V; two transformers of 14B"
+    ),
+    Architecture(
+        "LTX-Video",
+        "generator",
+        "HaCohen et al. 2024, arXiv:2501.00103",
+        _FOLDER,
+        "0.9.0 to 0.9.8: text to video, and from a picture; licences differ by version",
     ),
 )
 

@@ -117,7 +117,8 @@ class _Shapes:
             "num_frames": frames, "max_num_frames": 1 + _MOST_LATENTS * step, "frame_rate": 25,
             "num_inference_steps": 50, "guidance_scale": 3.0, "max_prompt_tokens": _TOKENS,
             "latent_channels": self.decoder.latent_channels, "spatial_compression": self.spatial,
-            "temporal_compression": step, "picture_conditioning": "first_frame",
+            "temporal_compression": step,
+            "picture_conditioning": f"{'noised_' if self.conditioned else ''}first_frames",
             "schedule": "linear_quadratic" if self.conditioned else "linear",
         }  # fmt: skip
 

@@ -9,6 +9,7 @@ the rest is still to be decoded. The encoder is the same the other way round.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,22 @@ Frames = NDArray[np.uint8]
 """uint8 RGB (n, H, W, 3)."""
 
 _NEXT = "next_"
+_NOISE = "noise"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Latents of a clip, and what their decoding depends on."""
+
+    latents: Any
+    """float32 (1, C, T, h, w), of NumPy or a `DeviceArray`."""
+    seed: int
+    """Of noise that a decoder adds."""
+    decode_timestep: float = 0.0
+    decode_noise_scale: float = 0.0
+    """Share of `decode_noise` in what is decoded."""
+    decode_noise: Latents | None = None
+    """Like the latents; None for decoders that take none."""
 
 
 class _Chain:
@@ -39,7 +56,7 @@ class _Chain:
     def __init__(self, first: Session, following: Session, source: str, result: str) -> None:
         self._first, self._next = first, following
         self._source, self._result = source, result
-        caches = set(following.inputs) - {source}
+        caches = set(following.inputs) - {source, _NOISE}
         given = set(first.outputs) - {result}
         passed = {name.removeprefix(_NEXT) for name in following.outputs if name != result}
         if caches != given or caches != passed:
@@ -48,15 +65,18 @@ class _Chain:
                 f"{sorted(caches)} and {sorted(passed)}"
             )
 
-    def run(self, pieces: Iterator[Any]) -> Iterator[Any]:
-        """The results, where the sessions have them; caches stay there too."""
+    def run(self, pieces: Iterator[Mapping[str, Any]]) -> Iterator[Any]:
+        """The results, where the sessions have them; caches stay there too.
+
+        Args:
+            pieces: What the graphs take beside the caches, by name.
+        """
         caches: Mapping[str, Any] | None = None
         for piece in pieces:
             if caches is None:
-                outputs = self._first.run({self._source: piece}, keep=self._first.outputs)
+                outputs = self._first.run(piece, keep=self._first.outputs)
             else:
-                inputs = {self._source: piece, **caches}
-                outputs = self._next.run(inputs, keep=self._next.outputs)
+                outputs = self._next.run({**piece, **caches}, keep=self._next.outputs)
             result = outputs.pop(self._result)
             caches = {name.removeprefix(_NEXT): value for name, value in outputs.items()}
             yield result
@@ -75,9 +95,10 @@ class Decoder:
         self._chain = _Chain(first, following, "latents", "frames")
         self._transfers = transfers
 
-    def decode(self, latents: Any, arrays: Arrays) -> Iterator[Frames]:
+    def decode(self, drawn: Drawn, arrays: Arrays) -> Iterator[Frames]:
         """The frames of a clip: one, then `temporal_compression` for each further latent."""
-        pieces = (arrays.piece(latents, index) for index in range(latents.shape[2]))
+        latents = drawn.latents
+        pieces = ({"latents": arrays.piece(latents, index)} for index in range(latents.shape[2]))
         started = map(self._transfers.download, self._chain.run(pieces))
         for pending in in_turn(started, self._transfers.ahead):
             yield pending.result()
@@ -106,17 +127,29 @@ class Encoder:
         self._step = step
         self._transfers = HostTransfers() if transfers is None else transfers
 
-    def encode(self, frames: Frames) -> Latents:
-        """The latents of 1 + k * step frames, (1, C, 1 + k, h, w)."""
+    def encode(self, frames: Frames, noise: Latents | None = None) -> Latents:
+        """The latents of 1 + k * step frames, (1, C, 1 + k, h, w).
+
+        Args:
+            frames: uint8 (1 + k * step, H, W, 3).
+            noise: Like the latents, for encoders that draw them around what they see.
+        """
         step = self._step
         bounds = [(0, 1)] + [(i, i + step) for i in range(1, len(frames), step)]
-        return self.encode_pieces(frames[begin:end] for begin, end in bounds)
+        return self.encode_pieces((frames[begin:end] for begin, end in bounds), noise)
 
-    def encode_pieces(self, frames: Iterable[NDArray[Any]]) -> Latents:
+    def encode_pieces(
+        self, frames: Iterable[NDArray[Any]], noise: Latents | None = None
+    ) -> Latents:
         """The same, of frames that come as the graphs take them: one, then `step` at a time."""
-        pieces = (
-            self._transfers.upload(np.ascontiguousarray(piece, self._dtype)) for piece in frames
-        )
+        pieces = (self._inputs(index, piece, noise) for index, piece in enumerate(frames))
         started = map(self._transfers.download, self._chain.run(pieces))
         results = [one.result() for one in in_turn(started, self._transfers.ahead)]
         return np.concatenate(results, axis=2)
+
+    def _inputs(self, index: int, frames: NDArray[Any], noise: Latents | None) -> dict[str, Any]:
+        inputs = {"frames": self._transfers.upload(np.ascontiguousarray(frames, self._dtype))}
+        if noise is not None:
+            part = np.ascontiguousarray(noise[:, :, index : index + 1])
+            inputs[_NOISE] = self._transfers.upload(part)
+        return inputs

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvid._generation.latents import Encoder, Frames, Latents
+from fastvid._generation.noise import PICTURES, Noise
 from fastvid._generation.request import Request
 from fastvid._resample import resize_like_pillow
 from fastvid.backends._transfer import Transfers
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from fastvid.backends import Session
 
 _ENCODER = ("encoder_first", "encoder_next")
+IN_LATENTS = ("first_frame", "first_frames", "noised_first_frames")
+"""Kinds of `picture_conditioning` that put pictures into the latents themselves."""
 # Black is 0 and white 255; the middle is what networks with a range from -1 to 1 see as nothing.
 _GREY = np.float32(127.5)
 
@@ -84,7 +87,7 @@ def _takes(bundle: Bundle, name: str) -> bool:
 
 
 def _takes_last(bundle: Bundle, kind: str) -> bool:
-    if kind == "first_frame":
+    if kind in IN_LATENTS:
         return False
     if not _takes(bundle, "image_embeds"):
         return True
@@ -105,6 +108,7 @@ class Pictures:
         spec: Its settings.
         graph: Opens a graph by its name.
         transfers: The way to the sessions' device and back.
+        noise: For encoders that draw latents around what they see.
     """
 
     def __init__(
@@ -113,8 +117,9 @@ class Pictures:
         spec: GenerationSpec,
         graph: Callable[[str], Session],
         transfers: Transfers,
+        noise: Noise,
     ) -> None:
-        self._bundle, self._spec = bundle, spec
+        self._bundle, self._spec, self._noise = bundle, spec, noise
         self._graph, self._transfers = graph, transfers
 
     def start(self, request: Request) -> Start:
@@ -126,13 +131,13 @@ class Pictures:
         encoder = Encoder(first, following, step, self._transfers)
         if request.video is not None:
             if request.redraws:
-                return Start(redrawn=encoder.encode(request.video))
+                return Start(redrawn=self._encoded(encoder, request.video))
             return Start(known=self._continued(encoder, request))
         if kind == "masked_video":
             embeds = self._seen(request) if "image_encoder" in self._bundle.graphs else None
             return Start(condition=self._masked(encoder, request), image_embeds=embeds)
         assert request.image is not None
-        known = encoder.encode(request.image[None])
+        known = self._encoded(encoder, request.image[None])
         if request.last_image is None:
             return Start(known=Known((0,), known))
         # A later latent stands for several frames: here all of them the last picture.
@@ -141,13 +146,22 @@ class Pictures:
         end = (request.num_frames - 1) // step
         return Start(known=Known((0, end), np.concatenate([known, last], axis=2)))
 
+    def _encoded(self, encoder: Encoder, frames: Frames) -> Latents:
+        noise = None
+        if "noise" in self._graph(_ENCODER[0]).inputs:
+            count = 1 + (len(frames) - 1) // self._spec.temporal_compression
+            plane = (side // self._spec.spatial_compression for side in frames.shape[1:3])
+            shape = (1, self._spec.latent_channels, count, *plane)
+            noise = self._noise.normal(shape, PICTURES)
+        return encoder.encode(frames, noise)
+
     def _continued(self, encoder: Encoder, request: Request) -> Known:
         """The end of the clip, as much as leaves a latent to draw."""
         assert request.video is not None
         step = self._spec.temporal_compression
         count = (request.num_frames - 1) // step
         used = min((len(request.video) - 1) // step, max(count // 2, 1) - 1)
-        known = encoder.encode(request.video[-1 - used * step :])
+        known = self._encoded(encoder, request.video[-1 - used * step :])
         return Known(tuple(range(used + 1)), known)
 
     def _masked(self, encoder: Encoder, request: Request) -> NDArray[np.float32]:

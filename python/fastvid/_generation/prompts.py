@@ -39,8 +39,8 @@ class PromptEncoder:
 
     Args:
         bundle: Holds `tokenizer.json`, a file of the `tokenizers` package.
-        session: The graph `text_encoder`: `input_ids` and `attention_mask`, int64 (1, tokens), to
-            `prompt_embeds`, float32 (1, tokens, width).
+        session: The graph `text_encoder`: `input_ids` and, where padding is hidden,
+            `attention_mask`, int64 (1, tokens), to `prompt_embeds`, float32 (1, tokens, width).
         spec: How prompts are cleaned, and how long they and their embeddings are.
 
     Raises:
@@ -128,13 +128,19 @@ class PromptEncoder:
         padding = [0] * (self._max_tokens - len(ids))
         mask = np.array([[1] * len(ids) + padding], np.int64)
         if not self._spec.zero_padding:
-            inputs = {"input_ids": np.array([ids + padding], np.int64), "attention_mask": mask}
-            return Embedding(self._session.run(inputs)["prompt_embeds"], mask)
-        inputs = {"input_ids": np.array([ids], np.int64), "attention_mask": mask[:, : len(ids)]}
-        read = self._session.run(inputs)["prompt_embeds"]
+            return Embedding(self._read(np.array([ids + padding], np.int64), mask), mask)
+        read = self._read(np.array([ids], np.int64), mask[:, : len(ids)])
         embeds = np.zeros((1, self._max_tokens, read.shape[2]), np.float32)
         embeds[:, : len(ids)] = read
         return Embedding(embeds, mask)
+
+    def _read(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        inputs = {"input_ids": ids}
+        # Some encoders were used with padding that their tokens see.
+        if "attention_mask" in self._session.inputs:
+            inputs["attention_mask"] = mask
+        read: NDArray[np.float32] = self._session.run(inputs)["prompt_embeds"]
+        return read
 
 
 def clean_prompt(what: str, prompt: object, cleaning: str = "spaces") -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fastvid import schedulers
 from fastvid._frames import FrameArray, check_frame
+from fastvid._generation.ahead import takes_timestep
 from fastvid._generation.prompts import clean_prompt
 from fastvid._rates import frame_rate as exact_rate
 from fastvid.bundle import Bundle, GenerationSpec
@@ -25,6 +26,8 @@ MAX_STEPS = 1000
 _FLOW = "FlowMatchEulerDiscreteScheduler"
 _FLOW_SOLVERS = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
 MAX_SEED = 2**64 - 1
+# What LTXConditionPipeline of diffusers adds by default.
+_PICTURE_NOISE = 0.15
 NOISES = ("philox", "torch-cpu")
 """Where the noise comes from: `ops.randn`, or what torch's CPU generator draws."""
 
@@ -54,6 +57,10 @@ class Request:
     seed: int
     noise: str
     """One of `NOISES`."""
+    guidance_rescale: float
+    image_cond_noise_scale: float
+    decode_timestep: float
+    decode_noise_scale: float
     scheduler: Scheduler
     callback: Callback | None
 
@@ -93,6 +100,12 @@ def check_request(bundle: Bundle, spec: GenerationSpec, prompt: object, **given:
     negative = given["negative_prompt"]
     guidance = _number("guidance_scale", given["guidance_scale"], spec.guidance_scale, 0, 100)
     rate = given["frame_rate"]
+    timestep = _number("decode_timestep", given["decode_timestep"], 0.0, 0, 1)
+    for name in ("decode_timestep", "decode_noise_scale"):
+        if given[name] is not None and not takes_timestep(bundle):
+            raise InputError(
+                f"{name}: argument is for decoders that take a timestep, {bundle.name!r} has none"
+            )
     return Request(
         prompt=clean_prompt("prompt", prompt),
         negative_prompt=None if negative is None else _negative(negative),
@@ -111,6 +124,12 @@ def check_request(bundle: Bundle, spec: GenerationSpec, prompt: object, **given:
         guidance_scale_2=_second_guidance(spec, given, guidance),
         seed=_seed(given["seed"]),
         noise=_noise(given["noise"]),
+        guidance_rescale=_number("guidance_rescale", given["guidance_rescale"], 0.0, 0, 1),
+        image_cond_noise_scale=_picture_noise(spec, given["image_cond_noise_scale"]),
+        decode_timestep=timestep,
+        decode_noise_scale=_number(
+            "decode_noise_scale", given["decode_noise_scale"], timestep, 0, 1
+        ),
         scheduler=_scheduler(bundle, given["scheduler"], given["flow_shift"]),
         callback=_callback(given["callback_on_step_end"]),
     )
@@ -122,6 +141,16 @@ def _second_guidance(spec: GenerationSpec, given: dict[str, Any], first: float) 
         raise InputError("guidance_scale_2: argument is for models of two transformers, got one")
     own = None if given["guidance_scale"] is not None else spec.guidance_scale_2
     return _number("guidance_scale_2", value, first if own is None else own, 0, 100)
+
+
+def _picture_noise(spec: GenerationSpec, value: object) -> float:
+    noised = spec.picture_conditioning == "noised_first_frames"
+    if value is not None and not noised:
+        raise InputError(
+            "image_cond_noise_scale: argument is for models that add noise to pictures, this is "
+            "none"
+        )
+    return _number("image_cond_noise_scale", value, _PICTURE_NOISE if noised else 0.0, 0, 1)
 
 
 def _noise(value: object) -> str:
@@ -307,8 +336,10 @@ def _schedulers(bundle: Bundle, flow_shift: object) -> dict[str, dict[str, Any]]
     if flow_shift is not None:
         if not flows:
             raise InputError(f"flow_shift: argument must be None for a model with {own}")
+        if settings.get("use_dynamic_shifting"):
+            raise InputError("flow_shift: argument must be None for a model that shifts by size")
         settings[key] = _number("flow_shift", flow_shift, 1.0, 1e-3, 1e6)
-    if not flows:
+    if not flows or settings.get("use_dynamic_shifting"):
         return {own: settings}
     shift = settings.get(key, 1.0)
     flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 from fastvid import ops
 from fastvid._generation.arrays import Arrays, HostArrays
 from fastvid._generation.latents import Latents
-from fastvid._generation.pictures import Known, Start
+from fastvid._generation.levels import linear_quadratic, shift_of
+from fastvid._generation.noise import PICTURES, Noise
+from fastvid._generation.pictures import IN_LATENTS, Known, Start
 from fastvid._generation.prompts import Embedding
 from fastvid._generation.request import Request
-from fastvid._generation.torch_noise import TorchNoise
 from fastvid.bundle import GenerationSpec
 from fastvid.errors import CancelledError, InputError, InputTypeError, NumericError
 from fastvid.schedulers._base import Scheduler, placed
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 # Up to so many latents two evaluations are one of a batch of two, which has less overhead; above
 # it has nothing to gain and twice the memory of one.
 _MOST_BATCHED = 16_384
+_PLACED = IN_LATENTS[1:]
+"""Kinds of pictures that stand in the latents after each step, not only at the end."""
+_TINY = 1e-12
 
 
 class Sampler:
@@ -44,6 +49,7 @@ class Sampler:
         request: The checked arguments.
         stop: Set from another thread to end the run.
         arrays: Where latents lie.
+        noise: What is drawn beside Philox's row of the latents.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class Sampler:
         request: Request,
         stop: threading.Event,
         arrays: Arrays,
+        noise: Noise,
     ) -> None:
         scheduler = request.scheduler
         if not _runs_on_devices(scheduler):
@@ -64,7 +71,9 @@ class Sampler:
         # Some solvers can add noise of their own, from rows of the seed other than the first.
         self._kept = () if isinstance(arrays, HostArrays) else ("sample",)
         self._seeded = "seed" in inspect.signature(scheduler.step).parameters
-        self._torch = TorchNoise(request.seed) if request.noise == "torch-cpu" else None
+        self._noise = noise
+        self._first: Any = None
+        """Noise that was drawn before the pictures."""
 
     def run(self, owner: Any, prompt: Embedding, negative: Embedding | None, start: Start) -> Any:
         """The latents of the clip, float32 (1, C, T, h, w), of NumPy or a `DeviceArray`.
@@ -82,7 +91,7 @@ class Sampler:
         scheduler = self._request.scheduler
         self._set_timesteps()
         first = 0
-        noise = self._noise()
+        noise = self._drawn() if self._first is None else self._first
         if start.redrawn is None:
             latents = self._scaled(noise, float(scheduler.init_noise_sigma))
         else:
@@ -90,23 +99,27 @@ class Sampler:
         evaluations = self._evaluations(prompt, negative, start)
         for step in range(first, len(scheduler.timesteps)):
             latents = self._step(owner, step, latents, evaluations, start.known)
-        if start.known is not None:
+        if start.known is not None and self._spec.picture_conditioning not in _PLACED:
             self._arrays.place(latents, start.known.indices, start.known.latents)
         return latents
 
-    def _noise(self) -> Any:
-        if self._torch is None:
+    def draw_first(self) -> None:
+        """Draws the noise of the latents now: before the pictures, which may take some too."""
+        self._first = self._drawn()
+
+    def _drawn(self) -> Any:
+        if self._noise.torch is None:
             return self._arrays.noise(self._shape, self._request.seed)
-        return self._arrays.put(self._torch.normal(self._shape))
+        return self._arrays.put(self._noise.torch.normal(self._shape))
 
     def _noise_of_step(self) -> dict[str, Any]:
         """What a solver draws its own noise from, if it does."""
         if not self._seeded:
             return {}
         config = getattr(self._request.scheduler, "config", None)
-        if self._torch is None or not getattr(config, "stochastic_sampling", True):
+        if self._noise.torch is None or not getattr(config, "stochastic_sampling", True):
             return {"seed": self._request.seed}
-        return {"variance_noise": self._noise()}
+        return {"variance_noise": self._drawn()}
 
     def _set_timesteps(self) -> None:
         """Noise levels of the run.
@@ -118,11 +131,17 @@ class Sampler:
         # The types are facts about every scheduler; the base class has only what all share.
         scheduler: Any = self._request.scheduler
         steps = self._request.num_inference_steps
-        linear = self._spec.schedule == "linear"
-        if linear and isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-            scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps).tolist())
-        else:
+        schedule = self._spec.schedule
+        if schedule == "scheduler" or not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
             scheduler.set_timesteps(steps)
+        elif schedule == "linear_quadratic":
+            scheduler.set_timesteps(timesteps=linear_quadratic(steps))
+        else:
+            mu = None
+            if scheduler.config.use_dynamic_shifting:
+                mu = shift_of(scheduler.config, math.prod(self._shape[2:]))
+            sigmas = np.linspace(1.0, 1.0 / steps, steps).tolist()
+            scheduler.set_timesteps(sigmas=sigmas, mu=mu)
 
     def _redraw(self, start: Latents, noise: Any) -> tuple[int, Any]:
         """As diffusers' video-to-video: skip the share 1 - strength of the steps."""
@@ -149,13 +168,19 @@ class Sampler:
         scheduler: Any = self._request.scheduler
         timestep = scheduler.timesteps[step]
         name, scale = self._stage(float(timestep))
+        if known is not None:
+            known = self._noised(known, float(timestep))
         sample = scheduler.scale_model_input(latents, timestep)
         predicted = self._evaluate(name, sample, float(timestep), evaluations, known)
         options: dict[str, Any] = {}
-        if len(predicted) == 2:
+        if len(predicted) == 2 and self._request.guidance_rescale > 0:
+            predicted = [self._rescaled(predicted, scale)]
+        elif len(predicted) == 2:
             options = {"uncond": predicted[1], "guidance_scale": scale}
         options |= self._noise_of_step()
         latents = scheduler.step(predicted[0], timestep, latents, **options).prev_sample
+        if known is not None and self._spec.picture_conditioning in _PLACED:
+            self._arrays.place(latents, known.indices, known.latents)
         if not self._arrays.finite(latents, last=step + 1 == len(scheduler.timesteps)):
             raise NumericError(
                 f"generate: the model gave NaN or infinity at step {step + 1} of "
@@ -164,6 +189,29 @@ class Sampler:
                 "their precision are at fault",
             )
         return self._call_back(owner, step, float(timestep), latents)
+
+    def _noised(self, known: Known, timestep: float) -> Known:
+        """What is known, with the noise that a model wants in it at a timestep."""
+        scale = self._request.image_cond_noise_scale
+        if scale == 0 or self._spec.picture_conditioning != "noised_first_frames":
+            return known
+        # Pipelines draw it for all latents, packed: every place with its channels.
+        _, channels, *grid = self._shape
+        drawn = self._noise.normal((1, math.prod(grid), channels), PICTURES + 1 + int(timestep))
+        noise = drawn.reshape(1, *grid, channels).transpose(0, 4, 1, 2, 3)
+        share = np.float32(scale * (timestep / 1000) ** 2)
+        return Known(known.indices, known.latents + share * noise[:, :, list(known.indices)])
+
+    def _rescaled(self, predicted: Sequence[Any], scale: float) -> Any:
+        """Guidance brought back to the spread of the prediction for the prompt.
+
+        Lin et al., 2023, arXiv 2305.08891, section 3.4.
+        """
+        prompt, negative = map(self._arrays.get, predicted)
+        guided = negative + np.float32(scale) * (prompt - negative)
+        share = self._request.guidance_rescale
+        factor = share * float(prompt.std()) / max(float(guided.std()), _TINY) + 1 - share
+        return self._arrays.put(guided * np.float32(factor))
 
     def _stage(self, timestep: float) -> tuple[str, float]:
         """The transformer of a timestep, and its guidance."""
@@ -183,7 +231,7 @@ class Sampler:
         """The prediction for the prompt and, with guidance, that for the negative one."""
         session = self._graph(name)
         times = np.full((1, self._shape[2]), timestep, np.float32)
-        if self._spec.picture_conditioning == "first_frame" and known is not None:
+        if self._spec.picture_conditioning in IN_LATENTS and known is not None:
             sample = self._arrays.copy(sample)
             self._arrays.place(sample, known.indices, known.latents)
             times[:, list(known.indices)] = 0
@@ -250,6 +298,8 @@ class Sampler:
             if "encoder_attention_mask" in names:
                 texts["encoder_attention_mask"] = np.concatenate([one.mask for one in group])
             put = {name: self._arrays.put(array) for name, array in texts.items()}
+            if "frame_rate" in names:
+                put["frame_rate"] = np.array([float(self._request.frame_rate)], np.float32)
             evaluations.append(put | placed)
         return evaluations
 
