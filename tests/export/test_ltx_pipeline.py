@@ -14,6 +14,7 @@ pytest.importorskip("transformers", reason="needs transformers")
 pytest.importorskip("onnxruntime")
 
 import ltx_folders  # noqa: E402
+import onnx  # noqa: E402
 
 from fastvid import Generator  # noqa: E402
 from fastvid.bundle import Bundle  # noqa: E402
@@ -179,6 +180,14 @@ def test_the_bundle_says_what_it_is(text_model):
         "decoder_0", "decoder_1", "decoder_2",
     ]  # fmt: skip
     assert max(figure.value for figure in bundle.quality if figure.unit != "levels") < 1e-5
+
+
+def test_attention_and_rotary_embedding_are_one_node_each(text_model):
+    model = onnx.load(str(text_model.folder / "transformer.onnx"))
+    kinds = [node.op_type for node in model.graph.node]
+    # Two layers, each with attention to itself and to the prompt.
+    assert kinds.count("Attention") == kinds.count("QkNormRope") == 4
+    assert not any(kind.startswith("Scatter") for kind in kinds)
 
 
 def _changed(source, target, component, **changes):

@@ -9,8 +9,8 @@ import pytest
 tokenizers = pytest.importorskip("tokenizers")
 pytest.importorskip("torch")
 
-from fastvid_export.errors import CheckpointError
-from fastvid_export.importers.t5_tokenizer import from_pieces, read_tokenizer
+from fastvid_export.errors import CheckpointError  # noqa: E402
+from fastvid_export.importers.t5_tokenizer import from_pieces, read_tokenizer  # noqa: E402
 
 _PIECES = [
     ("<pad>", 0.0, 3), ("</s>", 0.0, 3), ("<unk>", 0.0, 2), ("▁", -3.0, 1), ("▁red", -2.0, 1),

@@ -29,7 +29,7 @@ from fastvid_export.weight_files import WeightFiles
 if TYPE_CHECKING:
     from fastvid.bundle import Bundle
 
-_TOKENS = 128
+_TOKENS, _LATER_TOKENS = 128, 256
 _SIDE = 32
 """Pixels that the pipelines want heights and widths to be a multiple of."""
 _LARGEST = 4096
@@ -43,7 +43,13 @@ def build(source: PipelineFolder, folder: Path, options: ImportOptions, say: Say
     shapes = _Shapes(source)
     tokenizer = read_tokenizer(source.component("tokenizer", "T5TokenizerFast", "T5Tokenizer"))
     parts = ltx_graphs.Parts(
-        shapes.text, shapes.transformer, shapes.grid, shapes.decoder, shapes.encoder, _TOKENS
+        shapes.text,
+        shapes.transformer,
+        shapes.grid,
+        shapes.decoder,
+        shapes.encoder,
+        tokens=shapes.tokens,
+        masked=shapes.conditioned,
     )
     graphs: dict[str, onnx.ExportedGraph] = {}
     for name, plans in parts.plans(lambda part: WeightFiles.open(shapes.paths[part])):
@@ -83,7 +89,9 @@ class _Shapes:
     """
 
     def __init__(self, source: PipelineFolder) -> None:
+        # This pipeline counts positions, noise levels and tokens in another way.
         self.conditioned = source.class_name == "LTXConditionPipeline"
+        self.tokens = _LATER_TOKENS if self.conditioned else _TOKENS
         self.paths = {
             "text_encoder": source.component("text_encoder", "T5EncoderModel"),
             "transformer": source.component("transformer", "LTXVideoTransformer3DModel"),
@@ -115,7 +123,7 @@ class _Shapes:
             "height": 512 // self.multiple * self.multiple,
             "width": 704 // self.multiple * self.multiple,
             "num_frames": frames, "max_num_frames": 1 + _MOST_LATENTS * step, "frame_rate": 25,
-            "num_inference_steps": 50, "guidance_scale": 3.0, "max_prompt_tokens": _TOKENS,
+            "num_inference_steps": 50, "guidance_scale": 3.0, "max_prompt_tokens": self.tokens,
             "latent_channels": self.decoder.latent_channels, "spatial_compression": self.spatial,
             "temporal_compression": step,
             "picture_conditioning": f"{'noised_' if self.conditioned else ''}first_frames",

@@ -71,6 +71,8 @@ class Parts:
     encoder: LtxEncoderOptions
     tokens: int
     """Of a prompt, padding included."""
+    masked: bool
+    """Whether tokens of a prompt do not see the padding."""
 
     def plans(self, weights: Callable[[str], WeightFiles]) -> Iterator[tuple[str, list[GraphPlan]]]:
         """The graphs of one network after another, so that one is in memory at a time.
@@ -79,8 +81,7 @@ class Parts:
             weights: Opens those of a component.
         """
         with torch.device("meta"):
-            # The pipelines let tokens see the padding.
-            text = T5Encoder(self.text, masked=False)
+            text = T5Encoder(self.text, masked=self.masked)
         _load(text, weights("text_encoder"), _t5_name(weights("text_encoder")))
         yield "text_encoder", [self._text_plan(text)]
         with torch.device("meta"):
@@ -95,14 +96,20 @@ class Parts:
         yield "encoder", self._encoder_plans(encoder)
 
     def _text_plan(self, network: nn.Module) -> GraphPlan:
-        ids = np.random.default_rng(0).integers(0, self.text.vocab_size, (1, self.tokens))
+        ids = np.random.default_rng(0).integers(0, self.text.vocab_size, (2, self.tokens))
         tokens = ("N", self.tokens)
+        ports = [Port("input_ids", "int64", tokens, (0, self.text.vocab_size - 1))]
+        sample = {"input_ids": ids}
+        if self.masked:
+            ports.append(Port("attention_mask", "int64", tokens, (0, 1)))
+            lengths = np.array([[self.tokens], [self.tokens // 2]])
+            sample["attention_mask"] = (np.arange(self.tokens) < lengths).astype(np.int64)
         return GraphPlan(
             "text_encoder",
             network,
-            (Port("input_ids", "int64", tokens, (0, self.text.vocab_size - 1)),),
+            tuple(ports),
             (Port("prompt_embeds", "float32", (*tokens, self.text.d_model)),),
-            {"random": [{"input_ids": np.concatenate([ids, ids[:, ::-1]])}]},
+            {"random": [sample]},
         )
 
     def _transformer_plan(self, network: nn.Module) -> GraphPlan:
