@@ -114,7 +114,7 @@ def _encoder(config):
 def _stage(stage, pieces, total, given):
     """A stage over pieces with their first frame's number: what it gives, and its length."""
     first, start = pieces[0]
-    caches = [torch.zeros(2, channels, *first.shape[-2:]) for channels in stage.caches()]
+    caches = [torch.zeros(1, channels, 2, *first.shape[-2:]) for channels in stage.caches()]
     found, number = [], 0
     while True:
         piece = pieces[number][0] if number < len(pieces) else torch.zeros_like(first)
@@ -122,9 +122,10 @@ def _stage(stage, pieces, total, given):
         out, position, *caches = stage(piece, torch.tensor([place, total]), *given(number), *caches)
         number += 1
         begin, length = position.tolist()
-        if begin + len(out) > 0:
+        end = begin + out.shape[0 if stage.last else 2]
+        if end > 0:
             found.append((out, begin))
-        if begin + len(out) >= length:
+        if end >= length:
             return found, length
 
 

@@ -1,30 +1,31 @@
 """LTX-Video in diffusers' layout: `LTXPipeline`, `LTXImageToVideoPipeline`, `LTXConditionPipeline`.
 
-Versions 0.9.0 to 0.9.8 differ in their autoencoder, and from 0.9.5 on in how positions and noise
-levels are counted; the configurations say which is which.
+Versions 0.9.0 to 0.9.8 differ in their autoencoder, and from 0.9.5 on in how positions, noise
+levels and tokens are counted; the configurations say which is which.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+import tempfile
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from fastvid import __version__, schedulers
 from fastvid.bundle import write_bundle
 from fastvid.errors import InputError
-from fastvid_export import onnx
-from fastvid_export.errors import CheckpointError
 from fastvid_export.importers import ImportOptions, Say, ltx_graphs
-from fastvid_export.importers.diffusers import PipelineFolder, read_json
+from fastvid_export.importers.configs import Config, read_json
+from fastvid_export.importers.diffusers import PipelineFolder
 from fastvid_export.importers.t5_tokenizer import read_tokenizer
 from fastvid_export.models import t5
 from fastvid_export.models.ltx_decoder import LtxDecoderOptions
 from fastvid_export.models.ltx_encoder import LtxEncoderOptions
 from fastvid_export.models.ltx_transformer import LtxGrid, LtxTransformerOptions
 from fastvid_export.weight_files import WeightFiles
+from fastvid_export.weight_store import WeightStore
 
 if TYPE_CHECKING:
     from fastvid.bundle import Bundle
@@ -36,6 +37,7 @@ _LARGEST = 4096
 _MOST_LATENTS = 256
 _SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 _LICENCE = "that of the LTX-Video weights it was made from; it differs by version"
+_DOWN_BLOCKS = ("LTXVideoDownBlock3D", "LTXVideo095DownBlock3D")
 
 
 def build(source: PipelineFolder, folder: Path, options: ImportOptions, say: Say) -> Bundle:
@@ -51,16 +53,31 @@ def build(source: PipelineFolder, folder: Path, options: ImportOptions, say: Say
         tokens=shapes.tokens,
         masked=shapes.conditioned,
     )
-    graphs: dict[str, onnx.ExportedGraph] = {}
-    for name, plans in parts.plans(lambda part: WeightFiles.open(shapes.paths[part])):
-        say(f"exporting {name}")
-        for plan in plans:
-            graphs[plan.name] = onnx.export(plan)
-    manifest = {
+    with tempfile.TemporaryDirectory(prefix=".weights-", dir=folder.parent) as beside:
+        store = WeightStore(Path(beside), say)
+        graphs = ltx_graphs.export(
+            parts, lambda part: WeightFiles.open(shapes.paths[part]), store, say
+        )
+        files: dict[str, Any] = {f"{name}.onnx": graph.data for name, graph in graphs.items()}
+        files |= store.files | {"tokenizer.json": tokenizer}
+        return write_bundle(folder, _manifest(source, shapes, options, graphs), files)
+
+
+def _manifest(
+    source: PipelineFolder,
+    shapes: _Shapes,
+    options: ImportOptions,
+    graphs: Mapping[str, ltx_graphs.Graph],
+) -> dict[str, Any]:
+    return {
         "name": options.name,
         "task": "generator",
-        "description": f"LTX-Video, made from a folder of diffusers ({source.class_name}).",
-        "licence": _LICENCE,
+        "description": (
+            f"LTX-Video, made from a folder of diffusers ({source.class_name}): transformer of "
+            f"{shapes.transformer.num_layers} layers and width {shapes.transformer.width}."
+        ),
+        "licence": options.flags.licence or _LICENCE,
+        "precision": "float32",
         "requires_fastvid": __version__,
         "provenance": {
             "weights": f"{source.class_name} in {source.path.name}, as its publisher made it",
@@ -76,8 +93,6 @@ def build(source: PipelineFolder, folder: Path, options: ImportOptions, say: Say
         "graphs": {name: graph.manifest() for name, graph in graphs.items()},
         "quality": ltx_graphs.figures(graphs.values()),
     }  # fmt: skip
-    files = {f"{name}.onnx": graph.data for name, graph in graphs.items()}
-    return write_bundle(folder, manifest, files | {"tokenizer.json": tokenizer})
 
 
 class _Shapes:
@@ -97,11 +112,12 @@ class _Shapes:
             "transformer": source.component("transformer", "LTXVideoTransformer3DModel"),
             "vae": source.component("vae", "AutoencoderKLLTXVideo"),
         }
-        configs = {name: read_json(path / "config.json") for name, path in self.paths.items()}
-        self.text = _text(configs["text_encoder"])
-        self.transformer = _transformer(configs["transformer"])
-        self.decoder, self.encoder = _autoencoder(configs["vae"])
-        self.spatial, self.temporal = _compression(configs["vae"], self.decoder, self.encoder)
+        self.text = _text(self.paths["text_encoder"] / "config.json")
+        self.transformer = _transformer(Config(self.paths["transformer"] / "config.json"))
+        config = Config(self.paths["vae"] / "config.json")
+        self.decoder, self.encoder = _autoencoder(config)
+        self.spatial, self.temporal = _compression(config, self.decoder, self.encoder)
+        config.finish()
         self.grid = LtxGrid(self.spatial, self.temporal, from_first=self.conditioned)
         self.multiple = math.lcm(self.spatial, _SIDE)
         path = source.component("scheduler", _SCHEDULER) / "scheduler_config.json"
@@ -131,60 +147,67 @@ class _Shapes:
         }  # fmt: skip
 
 
-def _text(config: Mapping[str, Any]) -> t5.T5Options:
-    kind = config.get("model_type", "t5")
+def _text(path: Path) -> t5.T5Options:
+    values = read_json(path)
+    kind = values.get("model_type", "t5")
     if kind != "t5":
         raise InputError(f"text_encoder: model_type must be 't5', got {kind!r:.40}")
     try:
-        return t5.options_of(config, bias_in_each_layer=False)
+        activation = t5.options_of(values, bias_in_each_layer=False).activation
     except ValueError as error:
         raise InputError(f"text_encoder: {error}") from None
+    return Config(path).fill(t5.T5Options, activation=activation, bias_in_each_layer=False)
 
 
-def _transformer(config: Mapping[str, Any]) -> LtxTransformerOptions:
-    own = _own(LtxTransformerOptions)
-    only = {
-        "patch_size": 1, "patch_size_t": 1, "activation_fn": "gelu-approximate",
-        "qk_norm": "rms_norm_across_heads",
-    }  # fmt: skip
-    options = _filled("transformer", LtxTransformerOptions, config, {n: n for n in own}, only)
+def _transformer(config: Config) -> LtxTransformerOptions:
+    config.expect("patch_size", 1)
+    config.expect("patch_size_t", 1)
+    config.expect("activation_fn", "gelu-approximate")
+    config.expect("qk_norm", "rms_norm_across_heads")
+    channels = config.take("in_channels", int, LtxTransformerOptions.in_channels)
+    out = config.take("out_channels", int | None, LtxTransformerOptions.out_channels)
+    options = config.fill(LtxTransformerOptions, in_channels=channels, out_channels=out or channels)
+    config.finish()
     if options.cross_attention_dim != options.width:
         raise InputError(
             f"transformer: cross_attention_dim must be {options.width}, heads times their width, "
             f"got {options.cross_attention_dim}"
         )
-    if config.get("out_channels", 0) is None:
-        options = replace(options, out_channels=options.in_channels)
     return options
 
 
-def _autoencoder(config: Mapping[str, Any]) -> tuple[LtxDecoderOptions, LtxEncoderOptions]:
+def _autoencoder(config: Config) -> tuple[LtxDecoderOptions, LtxEncoderOptions]:
     both = ("latent_channels", "patch_size", "resnet_norm_eps")
-    sides = ("block_out_channels", "layers_per_block", "spatio_temporal_scaling", "inject_noise")
-    decoder = {f"decoder_{name}": name for name in (*sides, "causal")} | {n: n for n in both}
-    decoder |= {
-        name: name
-        for name in (
-            "out_channels", "upsample_residual", "upsample_factor", "timestep_conditioning",
-            "scaling_factor",
-        )
-    }  # fmt: skip
-    encoder = {name: name for name in (*both, *sides[:3], "in_channels", "downsample_type")}
-    only = {"in_channels": 3, "out_channels": 3, "patch_size_t": 1, "encoder_causal": True}
-    rest = ("down_block_types", "spatial_compression_ratio", "temporal_compression_ratio")
-    known = {*decoder, *encoder, *only, *rest}
-    for key in config:
-        if not key.startswith("_") and key not in known:
-            raise InputError(f"vae: options must be those of AutoencoderKLLTXVideo, got {key!r}")
-    kinds = set(config.get("down_block_types", ["LTXVideoDownBlock3D"]))
-    names = ("LTXVideoDownBlock3D", "LTXVideo095DownBlock3D")
-    if len(kinds) != 1 or not kinds <= set(names):
-        raise InputError(f"vae: down_block_types must be all {' or all '.join(names)}")
-    inside = {key: value for key, value in config.items() if key not in rest}
-    made = _filled("vae", LtxDecoderOptions, inside, decoder, only, ignored=encoder)
-    coded = _filled("vae", LtxEncoderOptions, inside, encoder, only, ignored=decoder)
-    _check_blocks(made)
-    return made, replace(coded, shuffled=kinds == {names[1]})
+    shared = _taken(config, LtxDecoderOptions, {name: name for name in both})
+    config.expect("in_channels", 3)
+    config.expect("out_channels", 3)
+    config.expect("patch_size_t", 1)
+    config.expect("encoder_causal", True)
+    sides = ("block_out_channels", "layers_per_block", "spatio_temporal_scaling")
+    own = (
+        "upsample_residual", "upsample_factor", "timestep_conditioning", "scaling_factor",
+    )  # fmt: skip
+    names = {name: f"decoder_{name}" for name in (*sides, "inject_noise", "causal")}
+    decoder = LtxDecoderOptions(
+        **shared, **_taken(config, LtxDecoderOptions, names | {name: name for name in own})
+    )
+    kinds = config.take("down_block_types", tuple[str, ...], _DOWN_BLOCKS[:1])
+    if len(set(kinds)) != 1 or kinds[0] not in _DOWN_BLOCKS:
+        raise InputError(f"vae: down_block_types must be all {' or all '.join(_DOWN_BLOCKS)}")
+    names = {name: name for name in (*sides, "downsample_type")}
+    encoder = LtxEncoderOptions(
+        **shared,
+        **_taken(config, LtxEncoderOptions, names),
+        shuffled=kinds[0] == _DOWN_BLOCKS[1],
+    )
+    _check_blocks(decoder)
+    return decoder, encoder
+
+
+def _taken(config: Config, kind: type, names: Mapping[str, str]) -> dict[str, Any]:
+    """Options of a configuration: `names` are ours and its own."""
+    hints, defaults = get_type_hints(kind), {field.name: field.default for field in fields(kind)}
+    return {name: config.take(key, hints[name], defaults[name]) for name, key in names.items()}
 
 
 def _check_blocks(decoder: LtxDecoderOptions) -> None:
@@ -199,14 +222,14 @@ def _check_blocks(decoder: LtxDecoderOptions) -> None:
 
 
 def _compression(
-    config: Mapping[str, Any], decoder: LtxDecoderOptions, encoder: LtxEncoderOptions
+    config: Config, decoder: LtxDecoderOptions, encoder: LtxEncoderOptions
 ) -> tuple[int, int]:
     """Pixels of a latent's side and frames of a latent, which both networks must agree on."""
     doubled = sum(decoder.spatio_temporal_scaling)
     found = decoder.patch_size * 2**doubled, 2**doubled
     coded = ltx_graphs.compression(encoder)
     named = tuple(
-        config.get(f"{name}_compression_ratio") or own
+        config.take(f"{name}_compression_ratio", int | None, None) or own
         for name, own in zip(("spatial", "temporal"), coded, strict=True)
     )
     if coded != found or named != found:
@@ -216,40 +239,6 @@ def _compression(
             f"{named[1]}"
         )
     return found
-
-
-def _filled(
-    where: str,
-    options: Callable[..., Any],
-    config: Mapping[str, Any],
-    names: Mapping[str, str],
-    only: Mapping[str, Any],
-    *,
-    ignored: Mapping[str, str] | None = None,
-) -> Any:
-    """Options from a configuration: `names` are its keys and ours, `only` what it may hold."""
-    given: dict[str, Any] = {}
-    for key, value in config.items():
-        if key.startswith("_"):
-            continue
-        if key in only and value != only[key]:
-            raise InputError(f"{where}: {key} must be {only[key]!r}, got {value!r:.80}")
-        if key in names:
-            given[names[key]] = tuple(value) if isinstance(value, list) else value
-        elif key not in only and key not in (ignored or {}):
-            raise InputError(f"{where}: options must be among those supported, got {key!r}")
-    defaults = options()
-    for name, value in given.items():
-        kind = type(getattr(defaults, name))
-        if not isinstance(value, kind | int if kind is float else kind) and value is not None:
-            raise CheckpointError(
-                f"{where}: {name} in config.json must be {kind.__name__}, got {value!r:.80}"
-            )
-    return options(**{name: value for name, value in given.items() if value is not None})
-
-
-def _own(options: type) -> list[str]:
-    return [field.name for field in fields(options)]
 
 
 def _scheduler(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from fastvid_export import large_graphs, onnx
+from fastvid_export.importers import Say
+from fastvid_export.large_graphs import LargeGraph
 from fastvid_export.models.ltx_decoder import (
     LtxDecoderOptions,
     LtxDecoderStage,
@@ -31,7 +34,10 @@ from fastvid_export.models.ltx_transformer import (
 from fastvid_export.models.t5 import T5Encoder, T5Options
 from fastvid_export.onnx import Arrays, ExportedGraph, GraphPlan, Port
 from fastvid_export.weight_files import WeightFiles, match
+from fastvid_export.weight_store import WeightStore
 
+LARGE = 1 << 28
+"""Bytes of weights above which those of a network stay beside its graph."""
 _HEIGHT, _WIDTH = 2, 3
 """Latents that graphs are checked with."""
 
@@ -44,20 +50,75 @@ def compression(options: LtxEncoderOptions) -> tuple[int, int]:
     return side, frames
 
 
-def figures(graphs: Iterable[ExportedGraph]) -> list[dict[str, Any]]:
+Graph = ExportedGraph | LargeGraph
+
+
+def export(
+    parts: Parts, weights: Callable[[str], WeightFiles], store: WeightStore, say: Say
+) -> dict[str, Graph]:
+    """All graphs of a pipeline, by their names.
+
+    Args:
+        parts: The networks.
+        weights: Opens those of a component.
+        store: Takes weights that stay beside their graphs: those of components above `LARGE`.
+        say: Called with lines about the progress.
+    """
+    graphs: dict[str, Graph] = {}
+    for part in parts.networks():
+        files = weights(part.component)
+        names = match(part.network, files, rename=part.rename(files), what=part.component)
+        large = files.nbytes > LARGE
+        if not large:
+            state = {key: files.read(name).to(torch.float32) for key, name in names.items()}
+            part.network.load_state_dict(state, assign=True)
+        part.network.eval().requires_grad_(False)
+        # Graphs are of parts of the network, which have their own names for its weights.
+        keys = {id(value): key for key, value in part.network.named_parameters()}
+        plans = part.plans()
+        own = [
+            {name: names[keys[id(value)]] for name, value in plan.module.named_parameters()}
+            for plan in plans
+        ]
+        for plan, its in zip(plans, own, strict=True):
+            say(f"exporting {plan.name}")
+            if large:
+                graphs[plan.name] = large_graphs.export(plan, files, its, store, say=say)
+            else:
+                graphs[plan.name] = onnx.export(plan)
+    return graphs
+
+
+def figures(graphs: Iterable[Graph]) -> list[dict[str, Any]]:
     """How far onnxruntime is from PyTorch, for `quality` in `bundle.json`."""
     found = []
     for graph in graphs:
-        worst = max(graph.differences, key=lambda d: d.value)
+        if isinstance(graph, LargeGraph):
+            each = [(figure.output, figure.max_error, figure.unit) for figure in graph.figures]
+        else:
+            each = [(d.output, d.value, d.unit) for d in graph.differences]
+        output, value, unit = max(each, key=lambda one: one[1])
         found.append(
             {
                 "metric": "largest difference from PyTorch",
-                "data": f"{worst.output} of {graph.plan.name}, random inputs",
-                "value": float(f"{worst.value:.3g}"),
-                "unit": worst.unit,
+                "data": f"{output} of {graph.plan.name}, random inputs",
+                "value": float(f"{value:.3g}"),
+                "unit": unit,
             }
         )
     return found
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network, on the meta device, and its graphs."""
+
+    component: str
+    network: nn.Module
+    rename: Callable[[WeightFiles], Callable[[str], str | None]]
+    """The network's name for a name in its files."""
+    plans: Callable[[], list[GraphPlan]]
+    """Made once the network has its weights, or will not be given any."""
 
 
 @dataclass(frozen=True)
@@ -74,30 +135,29 @@ class Parts:
     masked: bool
     """Whether tokens of a prompt do not see the padding."""
 
-    def plans(self, weights: Callable[[str], WeightFiles]) -> Iterator[tuple[str, list[GraphPlan]]]:
-        """The graphs of one network after another, so that one is in memory at a time.
-
-        Args:
-            weights: Opens those of a component.
-        """
+    def networks(self) -> Iterator[Part]:
+        """One after another, so that one is in memory at a time."""
         with torch.device("meta"):
             text = T5Encoder(self.text, masked=self.masked)
-        _load(text, weights("text_encoder"), _t5_name(weights("text_encoder")))
-        yield "text_encoder", [self._text_plan(text)]
+        yield Part("text_encoder", text, _t5_name, lambda: [self._text_plan(text)])
         with torch.device("meta"):
             transformer = LtxTransformer(self.transformer, self.grid)
-        _load(transformer, weights("transformer"))
-        yield "transformer", [self._transformer_plan(transformer)]
+        plan = self._transformer_plan
+        yield Part("transformer", transformer, _same, lambda: [plan(transformer)])
         with torch.device("meta"):
-            decoder, encoder = LtxDecoderVae(self.decoder), LtxEncoderVae(self.encoder)
-        for network, other in ((decoder, "encoder."), (encoder, "decoder.")):
-            _load(network, weights("vae"), _without(other))
-        yield "decoder", [self._stage_plan(n, s) for n, s in enumerate(stages(decoder))]
-        yield "encoder", self._encoder_plans(encoder)
+            decoder = LtxDecoderVae(self.decoder)
+        yield Part("vae", decoder, _without("encoder."), lambda: self._stage_plans(decoder))
+        with torch.device("meta"):
+            encoder = LtxEncoderVae(self.encoder)
+        yield Part("vae", encoder, _without("decoder."), lambda: self._encoder_plans(encoder))
+
+    def _stage_plans(self, decoder: LtxDecoderVae) -> list[GraphPlan]:
+        return [self._stage_plan(number, stage) for number, stage in enumerate(stages(decoder))]
 
     def _text_plan(self, network: nn.Module) -> GraphPlan:
         ids = np.random.default_rng(0).integers(0, self.text.vocab_size, (2, self.tokens))
-        tokens = ("N", self.tokens)
+        # Of any length: how far tokens are apart is then no constant of the graph.
+        tokens = ("N", "L")
         ports = [Port("input_ids", "int64", tokens, (0, self.text.vocab_size - 1))]
         sample = {"input_ids": ids}
         if self.masked:
@@ -142,7 +202,7 @@ class Parts:
 
     def _stage_plan(self, number: int, stage: LtxDecoderStage) -> GraphPlan:
         shape, channels = stage.shape, self.decoder.latent_channels
-        inside = (shape.frames, shape.channels, *_sides(shape.scale))
+        inside = (1, shape.channels, shape.frames, *_sides(shape.scale))
         latents = (1, channels, shape.frames, "h", "w")
         ports = [
             Port("latents", "float32", latents)
@@ -158,13 +218,13 @@ class Parts:
         if shape.sites:
             ports.append(Port("noise", "float32", (shape.sites, *_sides(shape.noise_scale))))
         caches = [
-            Port(f"cache_{i}", "float32", (2, width, *_sides(shape.scale)))
+            Port(f"cache_{i}", "float32", (1, width, 2, *_sides(shape.scale)))
             for i, width in enumerate(stage.caches())
         ]
         size = (*_sides(shape.out_scale),)
         result = Port("frames", "uint8", (shape.out_frames, *size, shape.out_channels))
         if not stage.last:
-            made = (shape.out_frames, shape.out_channels, *size)
+            made = (1, shape.out_channels, shape.out_frames, *size)
             result = Port("next_features", "float32", made)
         after = [Port(f"next_{port.name}", "float32", port.shape) for port in caches]
         rng = np.random.default_rng(2 + number)
@@ -197,7 +257,7 @@ class Parts:
             sample = _normal(rng, ports, {"h": _HEIGHT, "w": _WIDTH})
             after = [Port(f"next_{port.name}", "float32", port.shape) for port in caches]
             if part == "first":
-                after = caches = _encoder_caches(network, sample, side)
+                after = caches = self._encoder_caches(sample)
             plans.append(
                 GraphPlan(
                     f"encoder_{part}",
@@ -209,17 +269,17 @@ class Parts:
             )
         return plans
 
-
-def _encoder_caches(network: LtxEncoderFirst, sample: Arrays, side: int) -> list[Port]:
-    """As the network makes them of a picture."""
-    with torch.no_grad():
-        _, *kept = network(*(torch.from_numpy(x) for x in sample.values()))
-    ports = []
-    for i, cache in enumerate(kept):
-        count, channels, height, _ = cache.shape
-        shape = (count, channels, *_sides(height // _HEIGHT))
-        ports.append(Port(f"cache_{i}", "float32", shape))
-    return ports
+    def _encoder_caches(self, sample: Arrays) -> list[Port]:
+        """As the network makes them of a picture."""
+        with torch.device("meta"), torch.no_grad():
+            network = LtxEncoderFirst(LtxEncoderVae(self.encoder))
+            _, *kept = network(*(torch.from_numpy(x).to("meta") for x in sample.values()))
+        ports = []
+        for i, cache in enumerate(kept):
+            _, channels, count, height, _ = cache.shape
+            shape = (1, channels, count, *_sides(height // _HEIGHT))
+            ports.append(Port(f"cache_{i}", "float32", shape))
+        return ports
 
 
 def _sides(scale: int) -> tuple[str, str]:
@@ -247,16 +307,8 @@ def _normal(rng: np.random.Generator, ports: Iterable[Port], sizes: dict[str, in
     return made
 
 
-def _load(
-    module: nn.Module,
-    weights: WeightFiles,
-    rename: Callable[[str], str | None] = lambda name: name,
-) -> None:
-    """Puts the tensors of a checkpoint into a module on the meta device."""
-    names = match(module, weights, rename=rename, what=type(module).__name__)
-    state = {key: weights.read(name).to(torch.float32) for key, name in names.items()}
-    module.load_state_dict(state, assign=True)
-    module.eval().requires_grad_(False)
+def _same(weights: WeightFiles) -> Callable[[str], str | None]:
+    return lambda name: name
 
 
 def _t5_name(weights: WeightFiles) -> Callable[[str], str | None]:
@@ -267,5 +319,5 @@ def _t5_name(weights: WeightFiles) -> Callable[[str], str | None]:
     return lambda name: shared if name == tied else name
 
 
-def _without(prefix: str) -> Callable[[str], str | None]:
-    return lambda name: None if name.startswith(prefix) else name
+def _without(prefix: str) -> Callable[[WeightFiles], Callable[[str], str | None]]:
+    return lambda weights: lambda name: None if name.startswith(prefix) else name

@@ -80,11 +80,11 @@ class _Upsampler(nn.Module):
         self.conv = PlainConv(channels, channels * _RATE**3 // factor, causal=causal)
 
     def forward(self, x: Tensor, tape: Tape, span: Span) -> tuple[Tensor, Span]:
-        y, around, moved = self.conv(x, tape, span)
+        y, around, moved = self.conv.run(x, tape, span)
         assert moved is not None
         y = _shuffled(y)
         if self.residual:
-            y = y + _shuffled(around).repeat(1, _RATE**3 // self.factor, 1, 1)
+            y = y + _shuffled(around).repeat(1, _RATE**3 // self.factor, 1, 1, 1)
         return y, moved.doubled()
 
 
@@ -220,8 +220,8 @@ class LtxDecoderStage(nn.Module):
         """One piece of a clip.
 
         Args:
-            source: Latents (1, C, n, h, w), normalised, for the first stage; frames of features
-                (n, C, H, W) for others.
+            source: Latents, normalised, for the first stage; features for others; both
+                (1, C, n, H, W).
             position: int64 (2,): number of the first of them in the clip, and how many there are.
             *rest: `decode_timestep` (1,) where the network has one, then for the first stage
                 `decode_noise` like the latents and `decode_noise_scale` (1,); `noise`
@@ -234,15 +234,14 @@ class LtxDecoderStage(nn.Module):
         time = None
         if self.timed:
             assert self.timestep_scale_multiplier is not None
-            time = given.pop(0)[0] * self.timestep_scale_multiplier
+            time = given.pop(0) * self.timestep_scale_multiplier
         x = source
         if self.first:
-            x = source * (self.std / self.options.scaling_factor)[:, None, None, None]
-            x = x + self.mean[:, None, None, None]
+            x = source.movedim(1, -1) * self.std / self.options.scaling_factor + self.mean
+            x = x.movedim(-1, 1)
             if self.timed:
                 noise, share = given.pop(0), given.pop(0)
                 x = (1 - share) * x + share * noise
-            x = x[0].transpose(0, 1)
         sites = given.pop(0) if self.shape.sites else None
         tape = Tape(given, noise=sites)
         span = Span(position[0], position[1])
@@ -252,7 +251,7 @@ class LtxDecoderStage(nn.Module):
     def _run(self, x: Tensor, tape: Tape, span: Span, time: Tensor | None) -> tuple[Tensor, Span]:
         moved: Span | None = span
         if self.first:
-            x, _, moved = self.conv_in(x, tape, moved)
+            x, _, moved = self.conv_in.run(x, tape, moved)
             x, moved = self.mid_block(x, tape, moved, time)
         for i, block in enumerate(self.blocks):
             if self._enters(i) and block.conv_in is not None:
@@ -269,14 +268,14 @@ class LtxDecoderStage(nn.Module):
     ) -> tuple[Tensor, Span]:
         x = rms_norm(x)
         if self.time_embedder is not None and self.scale_shift_table is not None:
-            embedded = self.time_embedder(time).unflatten(0, (2, -1))
-            shift, scale = (self.scale_shift_table + embedded)[..., None, None].unbind()
+            embedded = self.time_embedder(time).unflatten(1, (2, -1))
+            shift, scale = (self.scale_shift_table + embedded)[..., None, None, None].unbind(1)
             x = x * (1 + scale) + shift
-        y, _, moved = self.conv_out(F.silu(x), tape, span)
+        y, _, moved = self.conv_out.run(F.silu(x), tape, span)
         assert moved is not None
         p = self.options.patch_size
         # Columns come before rows in a patch.
-        y = y.unflatten(1, (-1, p, p)).permute(0, 1, 4, 3, 5, 2).flatten(4, 5).flatten(2, 3)
+        y = y[0].unflatten(0, (-1, p, p)).permute(3, 0, 4, 2, 5, 1).flatten(4, 5).flatten(2, 3)
         return ops.planar_to_rgb(0.5 * y + 0.5), moved
 
 
@@ -287,6 +286,6 @@ def stages(vae: LtxDecoderVae) -> list[LtxDecoderStage]:
 
 
 def _shuffled(x: Tensor) -> Tensor:
-    """(n, 8 C, H, W) → (2 n, C, 2 H, 2 W)."""
-    x = x.unflatten(1, (-1, _RATE, _RATE, _RATE)).permute(0, 2, 1, 5, 3, 6, 4)
-    return x.flatten(5, 6).flatten(3, 4).flatten(0, 1)
+    """(1, 8 C, n, H, W) → (1, C, 2 n, 2 H, 2 W)."""
+    x = x.unflatten(1, (-1, _RATE, _RATE, _RATE)).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)

@@ -73,15 +73,15 @@ class LtxEncoder(nn.Module):
         self.conv_out = PlainConv(width, o.latent_channels + 1, causal=True)
 
     def forward(self, planes: Tensor, tape: Tape) -> Tensor:
-        """Planes (n, 3, H, W) in [-1, 1] to (k, C + 1, h, w): means, and a log variance."""
+        """Planes (n, 3, H, W) in [-1, 1] to (1, C + 1, k, h, w): means, and a log variance."""
         p = self.options.patch_size
         # Columns come before rows in a patch.
-        x = planes.unflatten(3, (-1, p)).unflatten(2, (-1, p)).permute(0, 1, 5, 3, 2, 4)
-        x, _, _ = self.conv_in(x.flatten(1, 3), tape, None)
+        x = planes.unflatten(3, (-1, p)).unflatten(2, (-1, p)).permute(1, 5, 3, 0, 2, 4)
+        x, _, _ = self.conv_in.run(x.flatten(0, 2)[None], tape, None)
         for block in self.down_blocks:
             x = block(x, tape)
         x, _ = self.mid_block(x, tape, None, None)
-        x, _, _ = self.conv_out(F.silu(rms_norm(x)), tape, None)
+        x, _, _ = self.conv_out.run(F.silu(rms_norm(x)), tape, None)
         return x
 
 
@@ -93,8 +93,9 @@ class _DownBlock(Resnets):
         self.downsamplers = self.conv_out = None
         after = channels
         if kind == "conv":
-            down: nn.Module = _StridedConv(channels, channels, causal=True, stride=2)
-            self.downsamplers = nn.ModuleList([down])
+            self.downsamplers = nn.ModuleList(
+                [PlainConv(channels, channels, causal=True, stride=2)]
+            )
         elif kind is not None:
             self.downsamplers = nn.ModuleList([_Folded(channels, out_channels, *_STRIDES[kind])])
             after = out_channels
@@ -104,16 +105,11 @@ class _DownBlock(Resnets):
     def forward(self, x: Tensor, tape: Tape) -> Tensor:  # type: ignore[override]
         x, _ = super().forward(x, tape, None, None)
         if self.downsamplers is not None:
-            x = self.downsamplers[0](x, tape)
+            down = self.downsamplers[0]
+            x = down.run(x, tape, None)[0] if isinstance(down, PlainConv) else down(x, tape)
         if self.conv_out is not None:
             x, _ = self.conv_out(x, tape, None, None)
         return x
-
-
-class _StridedConv(PlainConv):
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:  # type: ignore[override]
-        y, _, _ = super().forward(x, tape, None)
-        return y
 
 
 class _Folded(nn.Module):
@@ -129,16 +125,16 @@ class _Folded(nn.Module):
     def forward(self, x: Tensor, tape: Tape) -> Tensor:
         if tape.caches is None:
             # The first frame stands for a whole group.
-            x = torch.cat([x[:1]] * (self.frames - 1) + [x])
+            x = torch.cat([x[:, :, :1]] * (self.frames - 1) + [x], 2)
         mean = self._folded(x).unflatten(1, (-1, self.group)).mean(2)
-        y, _, _ = self.conv(x, tape, None)
+        y, _, _ = self.conv.run(x, tape, None)
         return self._folded(y) + mean
 
     def _folded(self, x: Tensor) -> Tensor:
-        """(f n, C, s H, s W) → (n, C f s s, H, W)."""
+        """(1, C, f n, s H, s W) → (1, C f s s, n, H, W)."""
         f, s = self.frames, self.side
-        x = x.unflatten(3, (-1, s)).unflatten(2, (-1, s)).unflatten(0, (-1, f))
-        return x.permute(0, 2, 1, 4, 6, 3, 5).flatten(1, 4)
+        x = x.unflatten(4, (-1, s)).unflatten(3, (-1, s)).unflatten(2, (-1, f))
+        return x.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
 
 
 class LtxEncoderVae(nn.Module):
@@ -154,9 +150,8 @@ class LtxEncoderVae(nn.Module):
         """Frames uint8 (n, H, W, 3) and noise (1, C, k, h, w) to normalised latents like it."""
         x = self.encoder(2 * ops.rgb_to_planar(frames) - 1, tape)
         mean, spread = x[:, :-1], x[:, -1:].clamp(*_LOG_VARIANCE)
-        drawn = mean.transpose(0, 1)[None] + (0.5 * spread).exp()[:, 0][None, None] * noise
-        shape = (-1, 1, 1, 1)
-        return (drawn - self.latents_mean.view(shape)) / self.latents_std.view(shape)
+        drawn = (mean + (0.5 * spread).exp() * noise).movedim(1, -1)
+        return ((drawn - self.latents_mean) / self.latents_std).movedim(-1, 1)
 
 
 class LtxEncoderFirst(nn.Module):

@@ -1,10 +1,11 @@
 """The layers of LTX-Video's autoencoder, under diffusers' names, a few frames at a time.
 
-Frames are the batch, (n, C, H, W), and a convolution over time is one over the channels of three
-frames. What a layer needs of frames that came before it keeps (`Tape`); a convolution that looks at
-the next frame too gives its frames one later. Before the first frame and after the last stand
-copies of them, in front of every convolution anew, which is why a layer must know where in the
-clip its frames are (`Span`).
+What a layer needs of frames (1, C, n, H, W) that came before it keeps (`Tape`); a convolution that
+looks at the next frame too gives its frames one later. Before the first frame and after the last
+stand copies of them, in front of every convolution anew, which is why a layer must know where in
+the clip its frames are (`Span`).
+
+Weights are used as they lie in the file: nothing is computed of them alone.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ class Tape:
     def window(self, x: Tensor, before: int) -> Tensor:
         """`x` with the frames that came before it."""
         if self.caches is None:
-            earlier = x[:1].expand(before, -1, -1, -1)
+            earlier = x[:, :, :1].expand(-1, -1, before, -1, -1)
         else:
             earlier = self.caches[len(self.kept)]
-        window = torch.cat([earlier, x])
-        self.kept.append(window[window.shape[0] - before :])
+        window = torch.cat([earlier, x], 2)
+        self.kept.append(window[:, :, window.shape[2] - before :])
         return window
 
     def draw(self) -> Tensor:
@@ -78,32 +79,29 @@ class TimeConv(nn.Module):
         self, channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1
     ) -> None:
         super().__init__()
-        self.stride, self.padding = stride, kernel // 2
-        self.conv = nn.Conv3d(channels, out_channels, kernel)
+        side = kernel // 2
+        self.conv = nn.Conv3d(channels, out_channels, kernel, stride, (0, side, side))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Frames with their neighbours in the channels, (n, 3 C, H, W) to (n, C', H, W)."""
-        weight = self.conv.weight.transpose(1, 2).flatten(1, 2)
-        return F.conv2d(x, weight, self.conv.bias, self.stride, self.padding)
+        """(1, C, n, H, W) with the frames around to (1, C', n - 2, H, W)."""
+        y: Tensor = self.conv(x)
+        return y
 
 
-def neighbours(window: Tensor, span: Span | None, *, causal: bool, stride: int = 1) -> Tensor:
-    """Frames beside those around them, (n + 2, C, H, W) to (n, 3 C, H, W).
+def edged(window: Tensor, span: Span | None, *, causal: bool) -> Tensor:
+    """Frames with copies of the first and the last of the clip where they are out of it.
 
     Args:
-        window: Frames, two more than there will be with `stride` 1, one more with 2.
+        window: (1, C, n, H, W).
         span: Of the window; None where no frame of it is out of the clip.
-        causal: Whether a frame stands for the last of its three, or the middle one.
-        stride: Of the three frames.
+        causal: Whether what is behind the end is of no use, and left as it is.
     """
-    size = window.shape[0]
-    count = (size - _TAPS) // stride + 1
-    index = stride * torch.arange(count)[:, None] + torch.arange(_TAPS)
-    if span is not None:
-        place = (span.start + index).clamp(min=0)
-        place = place if causal else torch.minimum(place, span.total - 1)
-        index = (place - span.start).clamp(0, size - 1)
-    return window.index_select(0, index.flatten()).unflatten(0, (count, _TAPS)).flatten(1, 2)
+    if span is None:
+        return window
+    size = window.shape[2]
+    place = (span.start + torch.arange(size)).clamp(min=0)
+    place = place if causal else torch.minimum(place, span.total - 1)
+    return window.index_select(2, (place - span.start).clamp(0, size - 1))
 
 
 @dataclass(frozen=True)
@@ -140,29 +138,29 @@ class ResnetBlock(nn.Module):
     def forward(
         self, x: Tensor, tape: Tape, span: Span | None, time: Tensor | None
     ) -> tuple[Tensor, Span | None]:
-        """Frames (n, C, H, W), where they are, and an embedded timestep (4 C,)."""
+        """Frames (1, C, n, H, W), where they are, and an embedded timestep (1, 4 C)."""
         causal = self.options.causal
         shift1 = scale1 = shift2 = scale2 = None
         if self.scale_shift_table is not None:
             assert time is not None
-            table = self.scale_shift_table + time.unflatten(0, (_SCALED, -1))
-            shift1, scale1, shift2, scale2 = table[..., None, None].unbind()
+            table = self.scale_shift_table + time.unflatten(1, (_SCALED, -1))
+            shift1, scale1, shift2, scale2 = table[..., None, None, None].unbind(1)
         window = tape.window(x, _TAPS - 1)
         y = _activated(window, shift1, scale1)
-        y = self.conv1(neighbours(y, _before(span), causal=causal))
+        y = self.conv1(edged(y, _before(span), causal=causal))
         if self.per_channel_scale1 is not None:
-            y = y + tape.draw() * self.per_channel_scale1
+            y = y + (tape.draw() * self.per_channel_scale1)[:, None]
         span = span if span is None or causal else span.later(1)
         y = _activated(tape.window(y, _TAPS - 1), shift2, scale2)
-        y = self.conv2(neighbours(y, _before(span), causal=causal))
+        y = self.conv2(edged(y, _before(span), causal=causal))
         if self.per_channel_scale2 is not None:
-            y = y + tape.draw() * self.per_channel_scale2
+            y = y + (tape.draw() * self.per_channel_scale2)[:, None]
         span = span if span is None or causal else span.later(1)
         # What went around the convolutions waits as long as they did.
-        around = x if causal else window[: x.shape[0]]
+        around = x if causal else window[:, :, : x.shape[2]]
         if self.norm3 is not None and self.conv_shortcut is not None:
-            normed: Tensor = self.norm3(around.permute(0, 2, 3, 1))
-            around = self.conv_shortcut(normed.permute(0, 3, 1, 2))
+            normed: Tensor = self.norm3(around.movedim(1, -1))
+            around = self.conv_shortcut(normed.movedim(-1, 1))
         return y + around, span
 
 
@@ -181,7 +179,7 @@ class Resnets(nn.Module):
     def forward(
         self, x: Tensor, tape: Tape, span: Span | None, time: Tensor | None
     ) -> tuple[Tensor, Span | None]:
-        """Frames (n, C, H, W), where they are, and the timestep ()."""
+        """Frames (1, C, n, H, W), where they are, and the timestep (1,)."""
         if self.time_embedder is not None:
             time = self.time_embedder(time)
         for block in self.resnets:
@@ -189,34 +187,29 @@ class Resnets(nn.Module):
         return x, span
 
 
-class PlainConv(nn.Module):
+class PlainConv(TimeConv):
     """A convolution of frames alone: at the edges of a network, and where resolution changes."""
 
     def __init__(self, channels: int, out_channels: int, *, causal: bool, stride: int = 1) -> None:
-        super().__init__()
+        super().__init__(channels, out_channels, stride=stride)
         self.causal, self.stride = causal, stride
-        self.conv = nn.Conv3d(channels, out_channels, _TAPS)
 
-    def forward(
-        self, x: Tensor, tape: Tape, span: Span | None
-    ) -> tuple[Tensor, Tensor, Span | None]:
+    def run(self, x: Tensor, tape: Tape, span: Span | None) -> tuple[Tensor, Tensor, Span | None]:
         """The result, the frames that it belongs to, and where they are."""
         # Of two frames that become one, one is new to the next: it meets one from before.
-        before = _TAPS - 1 if tape.caches is None else _TAPS - self.stride
-        window = tape.window(x, before)
+        kept = _TAPS - self.stride
+        window = tape.window(x, _TAPS - 1 if tape.caches is None else kept)
         if tape.caches is None:
-            tape.kept[-1] = window[window.shape[0] - (_TAPS - self.stride) :]
-        y = neighbours(window, _before(span), causal=self.causal, stride=self.stride)
-        weight = self.conv.weight.transpose(1, 2).flatten(1, 2)
-        y = F.conv2d(y, weight, self.conv.bias, self.stride, 1)
+            tape.kept[-1] = window[:, :, window.shape[2] - kept :]
+        y = self(edged(window, _before(span), causal=self.causal))
         if self.causal:
             return y, x, span
         assert span is not None
-        return y, window[1 : 1 + x.shape[0]], span.later(1)
+        return y, window[:, :, 1 : 1 + x.shape[2]], span.later(1)
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """Norm over the channels of (n, C, H, W)."""
+    """Norm over the channels of (1, C, n, H, W)."""
     return x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + _NORM_EPSILON)
 
 

@@ -105,9 +105,9 @@ class _Stage:
                 f"{sorted(self._caches)}, got {sorted(outputs)}"
             )
         self._result = results.pop()
-        # Latents have their frames along another axis.
-        axis = 2 if number == 0 else 0
-        self._frames = int(session.inputs[self._source].shape[axis])
+        self._frames = int(session.inputs[self._source].shape[2])
+        # Pictures have their frames first.
+        self._axis = 2 if len(session.outputs[self._result].shape) == 5 else 0
         self._kept = [name for name in session.outputs if name != "next_position"]
 
     def run(
@@ -128,9 +128,10 @@ class _Stage:
                 inputs[name] = outputs[f"{_NEXT}{name}"]
             start, total = (int(number) for number in outputs["next_position"])
             result = outputs[self._result]
-            if start + result.shape[0] > 0:
+            end = start + result.shape[self._axis]
+            if end > 0:
                 yield _Piece(result, start, total)
-            if start + result.shape[0] >= total:
+            if end >= total:
                 return
 
     def _endless(self, pieces: Iterator[_Piece], sizes: dict[str, int]) -> Iterator[_Piece]:
