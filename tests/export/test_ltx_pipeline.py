@@ -20,10 +20,11 @@ from fastvid import Generator  # noqa: E402
 from fastvid.bundle import Bundle  # noqa: E402
 from fastvid.errors import InputError  # noqa: E402
 from fastvid.metrics import psnr  # noqa: E402
-from fastvid_export import export  # noqa: E402
+from fastvid_export import export, large_graphs  # noqa: E402
 from fastvid_export.errors import CheckpointError  # noqa: E402
 from fastvid_export.importers import ImportOptions  # noqa: E402
 from fastvid_export.importers import diffusers as importer  # noqa: E402
+from fastvid_export.importers import ltx_graphs  # noqa: E402
 
 _PROMPT, _NEGATIVE, _SEED = "a red cat moves left", "snow", 7
 _SIZE = {"height": 32, "width": 64, "num_frames": 9}
@@ -120,6 +121,16 @@ def test_image_to_video(text_model):
 def test_later_versions(later_model, pictures):
     options = {"decode_timestep": 0.05, "decode_noise_scale": 0.3, **pictures}
     _compare(_ours(later_model.folder, **options), _theirs(later_model.pipeline, **options))
+
+
+@pytest.mark.slow
+def test_large_weights_stay_in_their_files(text_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(ltx_graphs, "LARGE", 0)
+    monkeypatch.setattr(large_graphs, "INLINE", 64)
+    folder = export(text_model.folder.parent / "Source", output=tmp_path / "large")
+    assert list(folder.glob("*.data"))
+    small, large = (_ours(path, image=_PICTURE) for path in (text_model.folder, folder))
+    assert psnr(large[1], small[1]) >= 60
 
 
 def test_frames_stream_and_are_those_of_the_video(text_model):
