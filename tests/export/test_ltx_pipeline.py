@@ -22,9 +22,8 @@ from fastvid.errors import InputError  # noqa: E402
 from fastvid.metrics import psnr  # noqa: E402
 from fastvid_export import export, large_graphs  # noqa: E402
 from fastvid_export.errors import CheckpointError  # noqa: E402
-from fastvid_export.importers import ImportOptions  # noqa: E402
+from fastvid_export.importers import ImportOptions, ltx_graphs  # noqa: E402
 from fastvid_export.importers import diffusers as importer  # noqa: E402
-from fastvid_export.importers import ltx_graphs  # noqa: E402
 
 _PROMPT, _NEGATIVE, _SEED = "a red cat moves left", "snow", 7
 _SIZE = {"height": 32, "width": 64, "num_frames": 9}
@@ -32,23 +31,36 @@ _STEPS = {"num_inference_steps": 3, "guidance_scale": 4.0, "frame_rate": 24}
 _PICTURE = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
 
 
-class _Model:
-    """A pipeline of diffusers, and the bundle made of its folder."""
+class _Source:
+    """A pipeline of diffusers, and its folder."""
 
-    def __init__(self, root, kind, vae):
-        self.pipeline = ltx_folders.ltx(root / "Source", kind, vae)
-        self.folder = export(root / "Source", output=root / "made")
+    def __init__(self, path, kind, vae):
+        self.path = path
+        self.pipeline = ltx_folders.ltx(path, kind, vae)
+
+
+class _Model:
+    """The pipeline, and the bundle made of its folder."""
+
+    def __init__(self, source):
+        self.pipeline = source.pipeline
+        self.folder = export(source.path, output=source.path.parent / "made")
 
 
 @pytest.fixture(scope="module")
-def text_model(tmp_path_factory):
-    return _Model(tmp_path_factory.mktemp("ltx"), "LTXPipeline", ltx_folders.VAE)
+def source(tmp_path_factory):
+    return _Source(tmp_path_factory.mktemp("ltx") / "Source", "LTXPipeline", ltx_folders.VAE)
+
+
+@pytest.fixture(scope="module")
+def text_model(source):
+    return _Model(source)
 
 
 @pytest.fixture(scope="module")
 def later_model(tmp_path_factory):
-    root = tmp_path_factory.mktemp("ltx-later")
-    return _Model(root, "LTXConditionPipeline", ltx_folders.TIMED)
+    path = tmp_path_factory.mktemp("ltx-later") / "Source"
+    return _Model(_Source(path, "LTXConditionPipeline", ltx_folders.TIMED))
 
 
 def _ours(folder, **options):
@@ -124,10 +136,10 @@ def test_later_versions(later_model, pictures):
 
 
 @pytest.mark.slow
-def test_large_weights_stay_in_their_files(text_model, tmp_path, monkeypatch):
+def test_large_weights_stay_in_their_files(source, text_model, tmp_path, monkeypatch):
     monkeypatch.setattr(ltx_graphs, "LARGE", 0)
     monkeypatch.setattr(large_graphs, "INLINE", 64)
-    folder = export(text_model.folder.parent / "Source", output=tmp_path / "large")
+    folder = export(source.path, output=tmp_path / "large")
     assert list(folder.glob("*.data"))
     small, large = (_ours(path, image=_PICTURE) for path in (text_model.folder, folder))
     assert psnr(large[1], small[1]) >= 60
@@ -212,11 +224,11 @@ def _changed(source, target, component, **changes):
 @pytest.mark.parametrize(
     ("component", "changes", "problem"),
     [
-        ("vae/config.json", {"encoder_causal": False}, "vae: encoder_causal must be True"),
-        ("vae/config.json", {"magic": 1}, "vae: options must be .* got 'magic'"),
+        ("vae/config.json", {"encoder_causal": False}, "encoder_causal must be True"),
+        ("vae/config.json", {"magic": 1}, "options must be .*magic=1"),
         ("vae/config.json", {"spatial_compression_ratio": 8}, "vae: encoder and decoder must"),
-        ("transformer/config.json", {"qk_norm": "layer_norm"}, "transformer: qk_norm must be"),
-        ("transformer/config.json", {"patch_size": 2}, "transformer: patch_size must be 1"),
+        ("transformer/config.json", {"qk_norm": "layer_norm"}, "qk_norm must be"),
+        ("transformer/config.json", {"patch_size": 2}, "patch_size must be 1"),
         ("transformer/config.json", {"caption_channels": 7}, "transformer: caption_channels must"),
         ("text_encoder/config.json", {"model_type": "umt5"}, "model_type must be 't5'"),
         ("scheduler/scheduler_config.json", {"invert_sigmas": 3}, "invert_sigmas"),
@@ -224,17 +236,15 @@ def _changed(source, target, component, **changes):
         ("model_index.json", {"vae": ["diffusers", "AutoencoderKL"]}, "vae must be of class"),
     ],
 )
-def test_unsupported_configurations(text_model, tmp_path, component, changes, problem):
-    source = text_model.folder.parent / "Source"
-    folder = _changed(source, tmp_path / "changed", component, **changes)
+def test_unsupported_configurations(source, tmp_path, component, changes, problem):
+    folder = _changed(source.path, tmp_path / "changed", component, **changes)
     with pytest.raises((InputError, TypeError), match=problem):
         importer.build(folder, tmp_path / "out", ImportOptions("x"), print)
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_of_another_shape_are_all_named(text_model, tmp_path):
-    source = text_model.folder.parent / "Source"
-    folder = _changed(source, tmp_path / "changed", "transformer/config.json", num_layers=1)
+def test_weights_of_another_shape_are_all_named(source, tmp_path):
+    folder = _changed(source.path, tmp_path / "changed", "transformer/config.json", num_layers=1)
     with pytest.raises(CheckpointError, match=r"unexpected: transformer_blocks\.1\."):
         importer.build(folder, tmp_path / "out", ImportOptions("x"), print)
     assert not (tmp_path / "out").exists()
