@@ -30,6 +30,8 @@ from fastvid_export.weight_store import WeightStore
 if TYPE_CHECKING:
     from fastvid.bundle import Bundle
 
+LARGE = True
+"""Whether a precision and LoRA files are taken."""
 _TOKENS, _LATER_TOKENS = 128, 256
 _SIDE = 32
 """Pixels that the pipelines want heights and widths to be a multiple of."""
@@ -44,7 +46,7 @@ def build(source: PipelineFolder, folder: Path, options: ImportOptions, say: Say
     """Writes the bundle, see `Importer.build`."""
     shapes = _Shapes(source)
     tokenizer = read_tokenizer(source.component("tokenizer", "T5TokenizerFast", "T5Tokenizer"))
-    parts = ltx_graphs.Parts(
+    networks = ltx_graphs.Networks(
         shapes.text,
         shapes.transformer,
         shapes.grid,
@@ -56,7 +58,7 @@ def build(source: PipelineFolder, folder: Path, options: ImportOptions, say: Say
     with tempfile.TemporaryDirectory(prefix=".weights-", dir=folder.parent) as beside:
         store = WeightStore(Path(beside), say)
         graphs = ltx_graphs.export(
-            parts, lambda part: WeightFiles.open(shapes.paths[part]), store, say
+            networks, lambda part: WeightFiles.open(shapes.paths[part]), store, options, say
         )
         files: dict[str, Any] = {f"{name}.onnx": graph.data for name, graph in graphs.items()}
         files |= store.files | {"tokenizer.json": tokenizer}
@@ -77,7 +79,7 @@ def _manifest(
             f"{shapes.transformer.num_layers} layers and width {shapes.transformer.width}."
         ),
         "licence": options.flags.licence or _LICENCE,
-        "precision": "float32",
+        "precision": options.precision,
         "requires_fastvid": __version__,
         "provenance": {
             "weights": f"{source.class_name} in {source.path.name}, as its publisher made it",

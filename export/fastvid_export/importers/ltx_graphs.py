@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastvid_export import large_graphs, onnx
-from fastvid_export.importers import Say
+from fastvid_export import onnx
+from fastvid_export.importers import ImportOptions, Say, parts
 from fastvid_export.large_graphs import LargeGraph
 from fastvid_export.models.ltx_decoder import (
     LtxDecoderOptions,
@@ -53,40 +53,62 @@ def compression(options: LtxEncoderOptions) -> tuple[int, int]:
 Graph = ExportedGraph | LargeGraph
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """A graph to be, as `parts.Part`."""
+
+    plan: GraphPlan
+    weights: WeightFiles
+    names: Mapping[str, str]
+
+
 def export(
-    parts: Parts, weights: Callable[[str], WeightFiles], store: WeightStore, say: Say
-) -> dict[str, Graph]:
+    networks: Networks,
+    weights: Callable[[str], WeightFiles],
+    store: WeightStore,
+    options: ImportOptions,
+    say: Say,
+) -> Mapping[str, Graph]:
     """All graphs of a pipeline, by their names.
 
     Args:
-        parts: The networks.
+        networks: What it is made of.
         weights: Opens those of a component.
-        store: Takes weights that stay beside their graphs: those of components above `LARGE`.
+        store: Takes weights that stay beside their graphs: all where a component has more than
+            `LARGE` bytes, or is to be made narrow or other than it is.
+        options: Precision and LoRA files.
         say: Called with lines about the progress.
     """
+    found = list(networks.parts())
+    files = {part.component: weights(part.component) for part in found}
+    large = any(one.nbytes > LARGE for one in files.values())
+    if large or options.loras or options.precision != "float32":
+        entries = [entry for part in found for entry in _hollow(part, files[part.component])]
+        return parts.export(entries, store, options, say)
     graphs: dict[str, Graph] = {}
-    for part in parts.networks():
-        files = weights(part.component)
-        names = match(part.network, files, rename=part.rename(files), what=part.component)
-        large = files.nbytes > LARGE
-        if not large:
-            state = {key: files.read(name).to(torch.float32) for key, name in names.items()}
-            part.network.load_state_dict(state, assign=True)
+    for part in found:
+        its = files[part.component]
+        names = match(part.network, its, rename=part.rename(its), what=part.component)
+        state = {key: its.read(name).to(torch.float32) for key, name in names.items()}
+        part.network.load_state_dict(state, assign=True)
         part.network.eval().requires_grad_(False)
-        # Graphs are of parts of the network, which have their own names for its weights.
-        keys = {id(value): key for key, value in part.network.named_parameters()}
-        plans = part.plans()
-        own = [
-            {name: names[keys[id(value)]] for name, value in plan.module.named_parameters()}
-            for plan in plans
-        ]
-        for plan, its in zip(plans, own, strict=True):
+        for plan in part.plans():
             say(f"exporting {plan.name}")
-            if large:
-                graphs[plan.name] = large_graphs.export(plan, files, its, store, say=say)
-            else:
-                graphs[plan.name] = onnx.export(plan)
+            graphs[plan.name] = onnx.export(plan)
     return graphs
+
+
+def _hollow(part: Part, files: WeightFiles) -> list[_Entry]:
+    """Graphs whose weights stay where they are."""
+    names = match(part.network, files, rename=part.rename(files), what=part.component)
+    part.network.eval().requires_grad_(False)
+    # Graphs are of parts of the network, which have their own names for its weights.
+    keys = {id(value): key for key, value in part.network.named_parameters()}
+    entries = []
+    for plan in part.plans():
+        own = plan.module.named_parameters()
+        entries.append(_Entry(plan, files, {n: names[keys[id(value)]] for n, value in own}))
+    return entries
 
 
 def figures(graphs: Iterable[Graph]) -> list[dict[str, Any]]:
@@ -122,7 +144,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Networks:
     """The networks of a pipeline."""
 
     text: T5Options
@@ -135,8 +157,8 @@ class Parts:
     masked: bool
     """Whether tokens of a prompt do not see the padding."""
 
-    def networks(self) -> Iterator[Part]:
-        """One after another, so that one is in memory at a time."""
+    def parts(self) -> Iterator[Part]:
+        """One after another, on the meta device."""
         with torch.device("meta"):
             text = T5Encoder(self.text, masked=self.masked)
         yield Part("text_encoder", text, _t5_name, lambda: [self._text_plan(text)])

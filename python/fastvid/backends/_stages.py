@@ -22,6 +22,7 @@ STAGED_BYTES = 1 << 30
 """Bytes of all files from which on parts are loaded one after another."""
 
 _PAIRED = ("_first", "_next")
+_CHAIN = "decoder_"
 
 
 class _Loaded(Protocol):
@@ -40,7 +41,9 @@ def is_staged(bundle: Bundle) -> bool:
 
 
 def part_of(graph: str) -> str:
-    """The part that a graph belongs to: `decoder` for both of its pair."""
+    """The part that a graph belongs to: `decoder` for both of its pair and for all its stages."""
+    if graph.startswith(_CHAIN):
+        return _CHAIN[:-1]
     for end in _PAIRED:
         graph = graph.removesuffix(end)
     return graph
