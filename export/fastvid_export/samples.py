@@ -133,9 +133,9 @@ class _Tapped:
 
     samples: dict[str, list[Arrays]]
 
-    def _graph(self, name: str) -> Any:
+    def _graph(self, name: str, dtype: object = None) -> Any:
         kept = self.__dict__.setdefault("samples", {}).setdefault(name, [])
-        return _Tap(super()._graph(name), kept)  # type: ignore[misc]
+        return _Tap(super()._graph(name, dtype), kept)  # type: ignore[misc]
 
 
 class _TappedUpscaler(_Tapped, Upscaler):
