@@ -25,7 +25,6 @@ from fastvid_export.training import material
 from fastvid_export.training.checkpoint import Checkpoint
 from fastvid_export.training.interpolation import InterpolationData, InterpolationTask
 from fastvid_export.training.loop import LoopConfig
-from fastvid_export.training.triplets import TripletSet, prepare
 
 MULTIPLE = 16
 _FRAME = ("N", "H", "W", 3)
@@ -90,8 +89,9 @@ class InterpolatorFamily:
     ) -> list[QualityFigure]:
         """PSNR of the graphs on held-back triplets, beside frame averaging."""
         s = InterpolationData()
-        prepare(data, cache, seed=s.seed, real=s.real, drawn=s.drawn, valid=s.valid)
-        triplets = TripletSet(cache / "valid")
+        task = InterpolationTask(InterpolatorOptions(), data, cache, s)
+        task.prepare()
+        triplets = task.valid
         scores = []
         for i in range(len(triplets)):
             frame0, truth, frame1 = triplets.frames[i]

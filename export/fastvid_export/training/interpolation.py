@@ -24,12 +24,16 @@ from fastvid_export.training import losses, sheets
 from fastvid_export.training.loop import Batch
 from fastvid_export.training.triplets import TripletSet, prepare
 
+SHARES = (("train-real", 0.42), ("train-coded", 0.18), ("train-drawn", 0.4))
+"""The sets, and how much of a batch comes from each."""
+
 
 @dataclass(frozen=True)
 class InterpolationData:
     """How many samples are prepared, and how a batch is made of them."""
 
     real: int = 4000
+    coded: int = 1000
     drawn: int = 3000
     valid: int = 160
     batch: int = 8
@@ -60,17 +64,20 @@ class InterpolationTask:
     def prepare(self) -> None:
         """Builds or opens the triplet sets."""
         s = self.settings
-        prepare(self.data, self.cache, seed=s.seed, real=s.real, drawn=s.drawn, valid=s.valid)
-        self.sets = [TripletSet(self.cache / name) for name in ("train-real", "train-drawn")]
+        prepare(
+            self.data, self.cache, seed=s.seed, real=s.real, coded=s.coded, drawn=s.drawn,
+            valid=s.valid,
+        )  # fmt: skip
+        self.sets = [TripletSet(self.cache / name) for name, _ in SHARES]
         self.picks = [triplets.sound() for triplets in self.sets]
         self.valid = TripletSet(self.cache / "valid")
 
     def batch(self, rng: np.random.Generator) -> Batch:
-        """`frames`, `flow`, `label` and `timestep` of augmented crops, real and drawn."""
+        """`frames`, `flow`, `label` and `timestep` of augmented crops of all sets."""
         size = self.settings.patch
         parts: dict[str, list[np.ndarray]] = {"frames": [], "flow": [], "label": [], "timestep": []}
         for _ in range(self.settings.batch):
-            which = int(rng.random() < 0.4)
+            which = int(rng.choice(len(SHARES), p=[share for _, share in SHARES]))
             source, picks = self.sets[which], self.picks[which]
             i = int(picks[rng.integers(len(picks))])
             y, x = (

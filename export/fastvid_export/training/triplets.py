@@ -7,11 +7,13 @@ flow from the true middle frame to either neighbour, which only training can kno
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image
 
@@ -125,6 +127,45 @@ def real_samples(
         yield _busy_crop(rng, make_sample(frames, timestep), CROP)
 
 
+def coded_samples(
+    rng: np.random.Generator, clip: np.ndarray, first: int, last: int, count: int
+) -> Iterator[Sample]:
+    """Samples of frames [first, last) made small and coded at a low rate, as old clips are."""
+    made = 0
+    while made < count:
+        stride = int(rng.choice([1, 1, 2]))
+        length = min(7, (last - first - 1) // stride)
+        start = int(rng.integers(first, last - (length - 1) * stride))
+        frames = clip[start : start + length * stride : stride]
+        height = int(rng.integers(CROP + 8, 440)) // 16 * 16
+        width = max(CROP + 8, round(height * frames.shape[2] / frames.shape[1])) // 16 * 16
+        small = [np.asarray(Image.fromarray(f).resize((width, height))) for f in frames]
+        small = recoded(small, quantiser=float(rng.uniform(3, 14)))
+        if len(small) < 3:
+            continue
+        at = int(rng.integers(0, len(small) - 2))
+        picks = [at, at + 1, at + 2] if rng.random() < 0.5 else [at + 2, at + 1, at]
+        yield _busy_crop(rng, make_sample(np.stack([small[k] for k in picks]), 0.5), CROP)
+        made += 1
+
+
+def recoded(frames: Sequence[np.ndarray], quantiser: float) -> list[np.ndarray]:
+    """Frames through MPEG-4 part 2 and back; a larger `quantiser`, from 1 to 31, loses more."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"qmin": str(round(quantiser)), "qmax": str(round(quantiser))}
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    file.seek(0)
+    with av.open(file) as container:
+        return [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+
+
 def drawn_samples(
     rng: np.random.Generator, photos: Sequence[Image.Image], count: int
 ) -> Iterator[Sample]:
@@ -193,14 +234,17 @@ class TripletSet:
         (folder / "done.json").write_text(json.dumps({"samples": count}))
 
 
-def prepare(data: Path, out: Path, *, seed: int, real: int, drawn: int, valid: int) -> None:
-    """Builds `train-real`, `train-drawn` and `valid` under `out` from clips and photos.
+def prepare(
+    data: Path, out: Path, *, seed: int, real: int, coded: int, drawn: int, valid: int
+) -> None:
+    """Builds `train-real`, `train-coded`, `train-drawn` and `valid` under `out`.
 
     Args:
-        data: Folder that holds `clips` and `photos`.
+        data: Folder that holds `clips` and `photos`, which all are made from.
         out: Where the sets go; a set already whole is kept.
         seed: Seed of every choice.
         real: Real training samples over all clips.
+        coded: The same, of small frames coded at a low rate.
         drawn: Drawn training samples.
         valid: Real validation samples, from the last part of each clip.
     """
@@ -212,17 +256,27 @@ def prepare(data: Path, out: Path, *, seed: int, real: int, drawn: int, valid: i
         rng = np.random.default_rng([seed, 1])
         photos = load_photos(data, (1000, 2000))
         TripletSet.write(out / "train-drawn", drawn_samples(rng, photos, drawn), drawn)
-    for name, count, part in (("train-real", real, 0), ("valid", valid, 1)):
+    rounds = (
+        ("train-real", real, 0, 2, real_samples),
+        ("valid", valid, 1, 3, real_samples),
+        ("train-coded", coded, 0, 4, coded_samples),
+    )
+    for name, count, part, salt, cut in rounds:
         if missing(name):
-            rng = np.random.default_rng([seed, 2 + part])
-            TripletSet.write(out / name, _over_clips(rng, data, count, part), count)
+            rng = np.random.default_rng([seed, salt])
+            TripletSet.write(out / name, _over_clips(rng, data, count, part, cut), count)
 
 
-def _over_clips(rng: np.random.Generator, data: Path, count: int, part: int) -> Iterator[Sample]:
+Cut = Callable[[np.random.Generator, np.ndarray, int, int, int], Iterator[Sample]]
+
+
+def _over_clips(
+    rng: np.random.Generator, data: Path, count: int, part: int, cut: Cut
+) -> Iterator[Sample]:
     clips = material.all_clips(data)
     for i, path in enumerate(clips):
         clip = decode(path)
         split = int(len(clip) * TRAIN_PART)
         first, last = (0, split) if part == 0 else (split, len(clip))
         share = count * (i + 1) // len(clips) - count * i // len(clips)
-        yield from real_samples(rng, clip, first, last, share)
+        yield from cut(rng, clip, first, last, share)
