@@ -471,3 +471,13 @@ def test_shipped_model_moves_with_the_time_step() -> None:
     centres = [(s[48, :, 0] * columns).sum() / s[48, :, 0].sum() for s in stack]
     assert centres == sorted(centres)
     assert centres[2] - centres[0] > 1
+
+
+@needs_shipped
+def test_shipped_model_leaves_what_is_still_as_it_is(rng: np.random.Generator) -> None:
+    first = rng.integers(0, 256, (96, 192, 3), dtype=np.uint8)
+    second = first.copy()
+    second[32:64, 160:] = 0
+    with Interpolator(device="cpu") as model:
+        np.testing.assert_array_equal(model.between(first, first, 0.3), first)
+        np.testing.assert_array_equal(model.between(first, second)[:, :112], first[:, :112])

@@ -1,4 +1,4 @@
-"""Interpolation quality on triplets: fastvid beside frame averaging and OpenCV's DIS.
+"""Interpolation quality on triplets: fastvid's classes beside averaging and OpenCV's DIS.
 
     python benchmarks/quality/interpolator.py --data DATA [--triplets FOLDER ...] [--out FILE]
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -39,6 +39,7 @@ HELD_BACK = {
     "bunny": "big_buck_bunny/video.mp4",
 }
 TRAIN_PART = 0.85
+Between = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Triplet = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -59,11 +60,18 @@ def folder_triplets(folder: Path) -> Iterator[Triplet]:
             yield a, b, c
 
 
-class Dis:
-    """Two-sided warping by DIS flow (medium), both ways: what OpenCV users have."""
+PRESETS = {
+    "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
+    "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
+    "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+}
 
-    def __init__(self) -> None:
-        self.search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+class Dis:
+    """Two-sided warping by DIS flow, both ways: what OpenCV users have."""
+
+    def __init__(self, preset: str = "medium") -> None:
+        self.search = cv2.DISOpticalFlow_create(PRESETS[preset])
 
     def between(self, frame0: np.ndarray, frame1: np.ndarray) -> np.ndarray:
         grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in (frame0, frame1)]
@@ -78,15 +86,17 @@ class Dis:
         return cv2.addWeighted(sides[0], 0.5, sides[1], 0.5, 0)
 
 
-def score(triplets: Iterator[Triplet], model: Interpolator, dis: Dis) -> dict[str, float]:
+def averaged(frame0: np.ndarray, frame1: np.ndarray) -> np.ndarray:
+    return (frame0.astype(np.float32) + frame1) / 2
+
+
+def score(triplets: Iterator[Triplet], methods: Mapping[str, Between]) -> dict[str, float]:
     rows = []
     for a, truth, b in triplets:
-        average = (a.astype(np.float32) + b) / 2
-        outputs = (average, dis.between(a, b), model.between(a, b))
-        rows.append([psnr(x, truth.astype(x.dtype)) for x in outputs])
+        drawn = (between(a, b) for between in methods.values())
+        rows.append([psnr(x, truth.astype(x.dtype)) for x in drawn])
     mean = np.mean(rows, 0)
-    names = ("average", "dis_medium", "fastvid")
-    return {**dict(zip(names, map(float, mean), strict=True)), "triplets": len(rows)}
+    return {**dict(zip(methods, map(float, mean), strict=True)), "triplets": len(rows)}
 
 
 def main() -> None:
@@ -94,25 +104,26 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--triplets", type=Path, nargs="*", default=[])
     parser.add_argument("--count", type=int, default=10, help="triplets per clip")
-    parser.add_argument("--model", default="fast")
+    parser.add_argument("--models", nargs="*", default=["fast"], help="classes or bundles")
     parser.add_argument("--out", type=Path, default=timing.RESULTS / "quality_interpolator.json")
     options = parser.parse_args()
-    model, dis = Interpolator(options.model), Dis()
+    methods: dict[str, Between] = {"average": averaged}
+    methods |= {f"dis_{preset}": Dis(preset).between for preset in PRESETS}
+    methods |= {f"fastvid_{Path(m).name}": Interpolator(m).between for m in options.models}
     sets: dict[str, dict[str, float]] = {}
     for name, source in (UNSEEN | HELD_BACK).items() if options.data else ():
         for stride in (1, 2):
             path = options.data / "clips" / source
             held = name in HELD_BACK
             triplets = clip_triplets(path, options.count, held_back=held, stride=stride)
-            sets[f"{name}/{stride}"] = score(triplets, model, dis) | {"unseen": not held}
+            sets[f"{name}/{stride}"] = score(triplets, methods) | {"unseen": not held}
             print(name, stride, sets[f"{name}/{stride}"], flush=True)
     for folder in options.triplets:
-        sets[folder.name] = score(folder_triplets(folder), model, dis) | {"unseen": True}
+        sets[folder.name] = score(folder_triplets(folder), methods) | {"unseen": True}
         print(folder.name, sets[folder.name], flush=True)
-    figures = ("average", "dis_medium", "fastvid")
     groups = {"unseen": lambda s: s["unseen"], "held_back": lambda s: not s["unseen"]}
     means = {
-        group: {k: float(np.mean([s[k] for s in sets.values() if keep(s)])) for k in figures}
+        group: {k: float(np.mean([s[k] for s in sets.values() if keep(s)])) for k in methods}
         for group, keep in groups.items()
         if any(keep(s) for s in sets.values())
     }

@@ -58,7 +58,7 @@ def test_shipped_graphs_mean_the_same_as_plugins(path: str) -> None:
     assert made.plugins
     assert not made.missing
     assert len(made.model) < len(data) + 4096, "weights are carried over, not copied"
-    sizes = {"N": 1, "H": 48, "W": 64, "h": 24, "w": 32}
+    sizes = {"N": 1, "H": 48, "W": 64, "h4": 12, "w4": 16, "h16": 3, "w16": 4}
     shapes = _shapes.shapes_at(graph.inputs, sizes)
     inputs = {s.name: _reference.pattern(s, shapes[s.name]) for s in graph.inputs}
     back = runnable(onnx.load_from_string(made.model)).SerializeToString()

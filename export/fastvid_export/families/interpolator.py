@@ -31,9 +31,8 @@ _FRAME = ("N", "H", "W", 3)
 
 
 def sizes(smaller: int) -> tuple[str, str]:
-    """Height and width at 1/`smaller`, as multiples of what they are at 1/16."""
-    factor = "" if smaller == 16 else f"{16 // smaller}*"
-    return f"{factor}h", f"{factor}w"
+    """Names of height and width at 1/`smaller`."""
+    return ("H", "W") if smaller == 1 else (f"h{smaller}", f"w{smaller}")
 
 
 IMAGES = tuple(Port(f"image{k}", "float32", ("N", 3, *sizes(1)), (0.0, 1.0)) for k in (0, 1))
