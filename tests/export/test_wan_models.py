@@ -60,7 +60,7 @@ def test_text_encoder(plain):
     mask = torch.ones_like(ids)
     mask[1, 25:] = 0
     theirs = pipeline.text_encoder(ids, mask).last_hidden_state
-    ours = model.network("text_encoder").module(ids, mask)
+    ours = model.network("text_encoder").load()(ids, mask)
     near(ours[0], theirs[0])
     near(ours[1, :25], theirs[1, :25])
 
@@ -68,7 +68,7 @@ def test_text_encoder(plain):
 @pytest.mark.parametrize("which", ["plain", "picture", "small"])
 def test_transformer(which, request):
     pipeline, model = request.getfixturevalue(which)
-    network = model.network("transformer").module
+    network = model.network("transformer").load()
     o = network.options
     torch.manual_seed(1)
     latents = torch.randn(1, o.out_channels, 3, 4, 6)
@@ -92,13 +92,13 @@ def test_image_encoder(picture):
     frames = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     pixels = pipeline.image_processor(images=list(frames), return_tensors="pt")
     theirs = pipeline.image_encoder(**pixels, output_hidden_states=True).hidden_states[-2]
-    near(model.network("image_encoder").module(torch.from_numpy(frames)), theirs)
+    near(model.network("image_encoder").load()(torch.from_numpy(frames)), theirs)
 
 
 @pytest.mark.parametrize("which", ["plain", "small"])
 def test_autoencoder(which, request):
     pipeline, model = request.getfixturevalue(which)
-    vae = model.network("vae").module
+    vae = model.network("vae").load()
     assert isinstance(vae, WanVae)
     side = vae.options.spatial
     torch.manual_seed(2)

@@ -8,8 +8,10 @@ transformer for low noise.
 from __future__ import annotations
 
 import re
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,21 +22,22 @@ import fastvid
 from fastvid import schedulers
 from fastvid.bundle import Bundle, write_bundle
 from fastvid.errors import InputError
-from fastvid_export import onnx
 from fastvid_export.errors import CheckpointError
-from fastvid_export.importers import ImportOptions, Say, wan_graphs
+from fastvid_export.importers import ImportOptions, Say, parts, wan_graphs
 from fastvid_export.importers.configs import Config
 from fastvid_export.importers.wan_graphs import Network, Part
+from fastvid_export.large_graphs import LargeGraph
 from fastvid_export.models.clip_vision import ClipVision, ClipVisionOptions
 from fastvid_export.models.umt5_encoder import Umt5Encoder, Umt5Options
 from fastvid_export.models.wan_transformer import WanTransformer, WanTransformerOptions
 from fastvid_export.models.wan_vae import WanVae, WanVaeOptions
-from fastvid_export.onnx import ExportedGraph
 from fastvid_export.weight_files import WeightFiles, match
+from fastvid_export.weight_store import WeightStore
 
 if TYPE_CHECKING:
     from fastvid_export.importers.diffusers import PipelineFolder
 
+LARGE = True
 TOKENS = 512
 """Of a padded prompt, `max_sequence_length` of the pipelines."""
 _IMAGE = "WanImageToVideoPipeline"
@@ -52,13 +55,13 @@ _COMPONENTS = (
 def build(source: PipelineFolder, folder: Path, options: ImportOptions, say: Say) -> Bundle:
     """Writes the bundle of a Wan folder, see `Importer.build`."""
     model = Model(source)
-    graphs: dict[str, ExportedGraph] = {}
-    for part in model.parts():
-        say(f"exporting {part.plan.name}")
-        graphs[part.plan.name] = onnx.export(part.plan)
-    files = {f"{name}.onnx": graph.data for name, graph in graphs.items()}
-    files["tokenizer.json"] = _tokenizer(source)
-    return write_bundle(folder, model.manifest(options, graphs), files)
+    tokenizer = _tokenizer(source)
+    with tempfile.TemporaryDirectory(prefix=".weights-", dir=folder.parent) as beside:
+        store = WeightStore(Path(beside), say)
+        graphs = parts.export(model.parts(), store, options, say)
+        files: dict[str, Any] = {f"{name}.onnx": graph.data for name, graph in graphs.items()}
+        files |= {**store.files, "tokenizer.json": tokenizer}
+        return write_bundle(folder, model.manifest(options, graphs), files)
 
 
 class Model:
@@ -142,16 +145,23 @@ class Model:
         return 1 + (self.vision.image_size // self.vision.patch_size) ** 2
 
     def network(self, name: str) -> Network:
-        """A network of the folder, its weights read."""
+        """A network of the folder, on the meta device."""
         folder = self.source.path / name
-        if name == "text_encoder":
-            return _loaded(Umt5Encoder(self.text), folder, rename=_shared)
-        if name == "image_encoder":
-            assert self.vision is not None
-            return _loaded(ClipVision(self.vision), folder, rename=_vision_name)
-        if name == "vae":
-            return _loaded(WanVae(self.vae), folder)
-        return _loaded(WanTransformer(self.transformer), folder)
+        rename: Callable[[str], str | None] = _same
+        with torch.device("meta"):
+            module: nn.Module
+            if name == "text_encoder":
+                module, rename = Umt5Encoder(self.text), _shared
+            elif name == "image_encoder":
+                assert self.vision is not None
+                module, rename = ClipVision(self.vision), _vision_name
+            elif name == "vae":
+                module = WanVae(self.vae)
+            else:
+                module = WanTransformer(self.transformer)
+        weights = WeightFiles.open(folder)
+        names = match(module, weights, rename=rename, what=f"model: {name}")
+        return Network(module.eval(), weights, names)
 
     def parts(self) -> list[Part]:
         """All graphs, in the order in which they run."""
@@ -168,7 +178,7 @@ class Model:
             )
         return [*found, *wan_graphs.autoencoder(self.network("vae"), grey=self._masked)]
 
-    def manifest(self, options: ImportOptions, graphs: Mapping[str, Any]) -> dict[str, Any]:
+    def manifest(self, options: ImportOptions, graphs: Mapping[str, LargeGraph]) -> dict[str, Any]:
         """`bundle.json`, but for what the writer adds."""
         source = self.source
         version = source.index.get("_diffusers_version", "unknown")
@@ -182,7 +192,7 @@ class Model:
                 f"{self.transformer.width}."
             ),
             "licence": licence,
-            "precision": "float32",
+            "precision": options.precision,
             "requires_fastvid": fastvid.__version__,
             "size_rule": self._sizes(),
             "scheduler": self.scheduler,
@@ -195,7 +205,11 @@ class Model:
                 "created": time.strftime("%Y-%m-%d", time.gmtime()),
             },
             "graphs": {name: graph.manifest() for name, graph in graphs.items()},
-            "fidelity": [],
+            "fidelity": [
+                {key: value for key, value in asdict(figure).items() if value is not None}
+                for graph in graphs.values()
+                for figure in graph.figures
+            ],
         }
 
     def _sizes(self) -> dict[str, Any]:
@@ -244,13 +258,8 @@ def _check_index(source: PipelineFolder) -> None:
         )
 
 
-def _loaded(module: nn.Module, folder: Path, *, rename: Any = lambda name: name) -> Network:
-    """A network with its weights, in float32."""
-    weights = WeightFiles.open(folder)
-    names = match(module, weights, rename=rename, what=f"model: {folder.name}")
-    state = {key: weights.read(name).to(torch.float32) for key, name in names.items()}
-    module.load_state_dict(state, strict=True, assign=True)
-    return Network(module.eval(), weights, names)
+def _same(name: str) -> str | None:
+    return name
 
 
 def _shared(name: str) -> str | None:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fastvid_export.large_graphs import hollow
 from fastvid_export.models.clip_vision import ClipVision
 from fastvid_export.models.umt5_encoder import Umt5Encoder
 from fastvid_export.models.wan_transformer import WanTransformer
@@ -32,6 +33,12 @@ class Network:
     weights: Weights
     names: Mapping[str, str]
     """Names of the weights by the module's keys."""
+
+    def load(self) -> nn.Module:
+        """The module with its weights, in float32."""
+        state = {key: self.weights.read(name).float() for key, name in self.names.items()}
+        self.module.load_state_dict(state, strict=True, assign=True)
+        return self.module
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,8 @@ def autoencoder(network: Network, *, grey: bool) -> list[Part]:
     latent = Port("latents", "float32", (1, o.z_dim, 1, "h", "w"))
     rng = np.random.default_rng(20)
     h, w = _PLANE
+    # Only their shapes are wanted here, so the weights may be any.
+    hollow(vae, network.names)
     latents = rng.normal(size=(2, 1, o.z_dim, 1, h, w)).astype(np.float32)
     kind = "float32" if grey else "uint8"
     frames = rng.integers(0, 256, (1 + step, side * h, side * w, 3)).astype(kind)
@@ -179,16 +188,19 @@ def autoencoder(network: Network, *, grey: bool) -> list[Part]:
         ("decoder", DecoderFirst(vae), DecoderNext(vae), (latents[0], latents[1])),
         ("encoder", EncoderFirst(vae), EncoderNext(vae), (frames[:1], frames[1:])),
     ):
-        caches = _run(first, pieces[0])[1:]
+        shapes = [cache.shape for cache in _run(first, pieces[0])[1:]]
         ports = tuple(
             Port(
                 f"cache_{i}",
                 "float32",
-                (*cache.shape[:2], _times(cache, 2, h), _times(cache, 3, w)),
+                (*shape[:2], _times(shape[2], h, "h"), _times(shape[3], w, "w")),
             )
-            for i, cache in enumerate(caches)
+            for i, shape in enumerate(shapes)
         )
-        named = {port.name: cache for port, cache in zip(ports, caches, strict=True)}
+        named = {
+            port.name: rng.normal(size=shape).astype(np.float32)
+            for port, shape in zip(ports, shapes, strict=True)
+        }
         after = tuple(Port(f"next_{port.name}", "float32", port.shape) for port in ports)
         for part, module, incoming, outgoing in (
             ("first", first, (), ports),
@@ -213,10 +225,8 @@ def autoencoder(network: Network, *, grey: bool) -> list[Part]:
     return parts
 
 
-def _times(cache: NDArray[np.float32], axis: int, size: int) -> str:
-    factor = cache.shape[axis] // size
-    name = "h" if axis == 2 else "w"
-    return name if factor == 1 else f"{factor}*{name}"
+def _times(side: int, size: int, name: str) -> str:
+    return name if side == size else f"{side // size}*{name}"
 
 
 def _run(module: nn.Module, piece: NDArray) -> list[NDArray]:

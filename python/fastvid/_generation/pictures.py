@@ -80,6 +80,8 @@ def require(bundle: Bundle, spec: GenerationSpec, request: Request) -> None:
         )
     if request.last_image is not None and not _takes_last(bundle, kind):
         raise InputError(f"last_image: model {name!r} must be trained for it, got one that is not")
+    if request.last_image is None and kind == "masked_video" and _pictures_seen(bundle) == 2:
+        raise InputError(f"last_image: model {name!r} must be given one too, got image alone")
 
 
 def _takes(bundle: Bundle, name: str) -> bool:
@@ -96,6 +98,8 @@ def _takes_last(bundle: Bundle, kind: str) -> bool:
 
 
 def _pictures_seen(bundle: Bundle) -> int:
+    if "image_encoder" not in bundle.graphs:
+        return 0
     port = next(p for p in bundle.graphs["image_encoder"].inputs if p.name == "frames")
     return int(port.shape[0])
 

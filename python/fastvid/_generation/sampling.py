@@ -291,7 +291,8 @@ class Sampler:
         if "image_embeds" in names and start.image_embeds is not None:
             shared["image_embeds"] = start.image_embeds
         repeats = len(groups[0])
-        placed = {n: self._arrays.put(np.repeat(x, repeats, axis=0)) for n, x in shared.items()}
+        # Whole clips one after another: of a clip there may be several pictures.
+        placed = {n: self._arrays.put(np.concatenate([x] * repeats)) for n, x in shared.items()}
         evaluations = []
         for group in groups:
             texts = {"encoder_hidden_states": np.concatenate([one.embeds for one in group])}
