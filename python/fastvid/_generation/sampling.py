@@ -152,8 +152,10 @@ class Sampler:
         used = min(int(count * (1.0 if strength is None else strength)), count)
         first = max(count - max(used, 1), 0)
         scheduler.set_begin_index(first)
-        add = getattr(scheduler, "scale_noise", None) or scheduler.add_noise
-        return first, add(self._arrays.put(start), scheduler.timesteps[first : first + 1], noise)
+        sample, timestep = self._arrays.put(start), scheduler.timesteps[first : first + 1]
+        if hasattr(scheduler, "scale_noise"):
+            return first, scheduler.scale_noise(sample, timestep, noise)
+        return first, scheduler.add_noise(sample, noise, timestep)
 
     def _step(
         self,
