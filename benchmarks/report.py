@@ -22,6 +22,7 @@ import large_tables
 import overhead
 import timing
 import upscaler_tables
+import wan_tables
 from tables import load, ms, source, table, times
 
 from fastvid.bench import METRICS, Results
@@ -435,6 +436,7 @@ SECTIONS = {
     "Upscaling: networks of others": import_tables.times,
     "Upscaling: quality of networks of others": import_tables.quality,
     "Generation: time": generation.time,
+    "Generation: Wan": wan_tables.times,
     "Generation: cold start": generation.cold_start,
     "Generation: through all three models": generation.chain,
     "Generation: quality": generation.quality,
