@@ -129,6 +129,8 @@ def test_image_to_video(text_model):
 
 
 @pytest.mark.slow
+# Of diffusers, which gives NumPy a tensor.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("pictures", [{}, {"image": _PICTURE}])
 def test_later_versions(later_model, pictures):
     options = {"decode_timestep": 0.05, "decode_noise_scale": 0.3, **pictures}
