@@ -107,6 +107,7 @@ class _HalfLuma(nn.Module):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
+        self.options = net.options
 
     def forward(self, luma: Tensor) -> Tensor:
         out: Tensor = self.net(_half(luma))

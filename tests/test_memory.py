@@ -128,7 +128,7 @@ def test_frames_that_cannot_fit_are_refused_before_anything_is_computed(
     interpolator: Interpolator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only_free(monkeypatch, 64 * MIB)
-    monkeypatch.setattr(interpolator, "_motion", None)
+    monkeypatch.setattr(interpolator, "_graph", None)
     frame = np.zeros((2000, 4000, 3), np.uint8)
     with pytest.raises(OutOfMemoryError, match=r"4000x2000 need .* 64 MiB are free") as caught:
         interpolator.between(frame, frame)

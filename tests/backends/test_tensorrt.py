@@ -93,7 +93,7 @@ def test_shipped_graphs_run_as_plugins(newest: Any) -> None:
 
 
 def test_sizes_that_follow_from_others_are_found(newest: Any) -> None:
-    """`between` takes features at half the size, which its description does not say."""
+    """`between` takes features at a quarter of the size, which its description does not say."""
     bundle = Bundle.find("fast", "interpolator")
     graph = bundle.graph("between")
     only = dataclasses.replace(bundle, graphs={"between": graph, "motion": bundle.graph("motion")})
@@ -103,7 +103,7 @@ def test_sizes_that_follow_from_others_are_found(newest: Any) -> None:
     )
     (ready,) = provider.get(graph)
     assert [tuple(size) for size in ready.profile["flow"]] == [
-        (1, 1, 1), (4, 4, 4), (24, 24, 24), (32, 32, 32),
+        (1, 1, 1), (4, 4, 4), (12, 12, 12), (16, 16, 16),
     ]  # fmt: skip
     assert ready.difference == 0
     ready.engine.close()

@@ -41,7 +41,7 @@ def test_shipped_interpolator_runs_in_both(newest: Any, ort: fake_onnxruntime.Fa
         made = model.between(first, second, [0.25, 0.5])
         # Two frames and two times go up, two pictures come down.
         assert newest.fake_cuda.calls.count("cudaMemcpyAsync") == 6
-        motion, between = model._motion, model._between
+        motion, between = (model._graph(name) for name in ("motion", "between"))
         kept = motion.run({"frame0": first[None], "frame1": second[None]}, keep=motion.outputs)
         assert all(isinstance(array, DeviceArray) for array in kept.values())
         assert {array.stream for array in kept.values()} == {motion.stream, between.stream}

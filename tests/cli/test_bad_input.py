@@ -279,30 +279,29 @@ def test_cut_file_warns_and_with_strict_exits_4(
     assert "is cut" in err
 
 
-def test_ten_bits_exit_4_unless_asked_for(
+def test_ten_bits_exit_5_where_the_model_takes_eight(
     run: Run, facts: Facts, models: Path, make_clip: Callable[..., Path], tmp_path: Path
 ) -> None:
     clip, target = make_clip("a.mkv", pix_fmt="yuv420p10le"), tmp_path / "o.mp4"
     arguments = ["upscale", clip, "-o", target, "--model", models / "up", "--quiet"]
     code, _, err = run(*arguments)
-    assert code == 4
-    assert "hint: pass --to-8bit" in err
+    assert code == 5
+    assert "take 16 bits a sample" in err
+    assert "--to-8bit" in err
     assert not target.exists()
     assert run(*arguments, "--to-8bit")[0] == 0
     assert facts(target)[3] == 8
 
 
-def test_hdr_exits_4_whatever_is_asked_for(
+def test_hdr_exits_4_with_eight_bits(
     run: Run, models: Path, make_clip: Callable[..., Path], tmp_path: Path
 ) -> None:
     colour = {"colorspace": 9, "color_primaries": 9, "color_trc": 16, "color_range": 1}
     clip = make_clip("a.mkv", pix_fmt="yuv420p10le", colour=colour)
-    for extra in ([], ["--to-8bit"]):
-        code, _, err = run(
-            "upscale", clip, "-o", tmp_path / "o.mp4", "--model", models / "up", *extra
-        )
-        assert code == 4
-        assert "HDR" in err
+    arguments = ["upscale", clip, "-o", tmp_path / "o.mp4", "--model", models / "up"]
+    code, _, err = run(*arguments, "--to-8bit")
+    assert code == 4
+    assert "HDR" in err
     assert [p.name for p in tmp_path.iterdir()] == ["a.mkv"]
 
 

@@ -314,7 +314,7 @@ def test_arguments_that_do_not_fit_are_refused_before_any_work(
         ("nowhere", "holds bundle.json or .*, or a shipped model .*upscaler-fast-x2"),
         ("nowhere.onnx", "a file that is there"),
         ("nowhere.pt", "path must be a file"),
-        ("text.pt", "cannot be read"),
+        ("text.pt", "must hold tensors and plain values only"),
         ("empty", "a folder without bundle.json"),
         (7, "a path or a name, got int"),
     ],

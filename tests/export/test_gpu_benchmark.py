@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from op_cases import OPS
+from op_cases import OPS as ALL_OPS
 
 torch = pytest.importorskip("torch")
 ROOT = Path(__file__).parents[2]
@@ -42,8 +42,12 @@ def rehearse(folder: Path, *arguments: str) -> dict[str, Any]:
     return rows
 
 
+# It has no CUDA kernel.
+OPS = set(ALL_OPS) - {"linear"}
+
+
 def test_every_op_has_a_row() -> None:
-    assert {row.spec["op"] for row in gpu_rows.rows(("ops",))} == set(OPS)
+    assert {row.spec["op"] for row in gpu_rows.rows(("ops",))} == OPS
     assert len({row.key for row in gpu_rows.ROWS}) == len(gpu_rows.ROWS)
 
 

@@ -402,7 +402,12 @@ def test_bad_planes_and_options_are_named(
 @pytest.mark.parametrize(
     ("rgb", "options", "error", "message"),
     [
-        (RGB.astype(np.uint16), {}, InputTypeError, "rgb must be uint8 or float32, got uint16"),
+        (
+            RGB.astype(np.int16),
+            {},
+            InputTypeError,
+            "rgb must be uint8, uint16 or float32, got .*16",
+        ),
         (RGB[None], {}, InputError, r"rgb must be \(H, W, 3\), got shape \(1, 4, 6, 3\)"),
         (RGB[..., :2].copy(), {}, InputError, r"rgb must have shape \(4, 6, 3\), got \(4, 6, 2\)"),
         (np.zeros((2, 3, 4, 6), np.float32), {}, InputError, r"rgb must have shape \(1, 3, 4, 6\)"),
