@@ -403,10 +403,10 @@ def test_bad_planes_and_options_are_named(
     ("rgb", "options", "error", "message"),
     [
         (
-            RGB.astype(np.int16),
+            RGB.astype(np.float16),
             {},
             InputTypeError,
-            "rgb must be uint8, uint16 or float32, got .*16",
+            "rgb must be uint8, uint16 or float32, got float16",
         ),
         (RGB[None], {}, InputError, r"rgb must be \(H, W, 3\), got shape \(1, 4, 6, 3\)"),
         (RGB[..., :2].copy(), {}, InputError, r"rgb must have shape \(4, 6, 3\), got \(4, 6, 2\)"),
