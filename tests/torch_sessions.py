@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fastvid import backends
-from fastvid.backends import GraphReport, Report
+from fastvid.backends import Report
 from fastvid.backends._checks import InputCheck
 from fastvid.bundle import Bundle, GraphSpec, SizeRule, TensorSpec, write_bundle
 from fastvid_export.onnx import GraphPlan
@@ -35,9 +35,6 @@ class TorchSession:
             name: value.contiguous().numpy()
             for name, value in zip(self.outputs, values, strict=True)
         }
-
-    def report(self) -> GraphReport:
-        raise NotImplementedError
 
     def cancel(self) -> None:
         """Runs are short."""

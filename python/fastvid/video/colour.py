@@ -217,20 +217,14 @@ def plane_rgb(frame: VideoFrame) -> RgbImage:
 def fill(frame: VideoFrame, image: RgbImage, colour: Colour) -> None:
     """Writes RGB (H, W, 3) into a frame to encode, whatever its pixel format."""
     name = frame.format.name
-    if name == "rgb48le":
-        words: Any = frame.planes[0]
-        rows16 = np.frombuffer(words, "<u2").reshape(image.shape[0], -1)
-        rows16[:, : 3 * image.shape[1]] = image.reshape(image.shape[0], -1)
+    if name in ("rgb24", "rgb48le"):
+        plane_rgb(frame)[:] = image
         return
-    if name in ("rgb24", "bgr0"):
+    if name == "bgr0":
         memory: Any = frame.planes[0]
-        packed: RgbImage = np.frombuffer(memory, np.uint8)
-        rows = packed.reshape(image.shape[0], -1)
-        if name == "rgb24":
-            rows[:, : 3 * image.shape[1]] = image.reshape(image.shape[0], -1)
-        else:
-            pixels = rows[:, : 4 * image.shape[1]].reshape(*image.shape[:2], 4)
-            pixels[..., :3] = image[..., ::-1]
+        rows: RgbImage = np.frombuffer(memory, np.uint8).reshape(image.shape[0], -1)
+        pixels = rows[:, : 4 * image.shape[1]].reshape(*image.shape[:2], 4)
+        pixels[..., :3] = image[..., ::-1]
         return
     subsampling, bits = _PLANAR[name]
     dtype = np.uint16 if bits > 8 else np.uint8
