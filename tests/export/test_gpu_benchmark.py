@@ -17,7 +17,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 import gpu  # noqa: E402
 import gpu_ops  # noqa: E402
 import gpu_rows  # noqa: E402
-import report  # noqa: E402
+import gpu_tables  # noqa: E402
 import timing  # noqa: E402
 from gpu_clock import Machine  # noqa: E402
 
@@ -115,7 +115,7 @@ def test_nothing_is_measured_without_a_gpu(tmp_path: Path) -> None:
 
 def test_report_lists_what_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "RESULTS", tmp_path)
-    text = report.gpu()
+    text = gpu_tables.gpu()
     assert "No GPU has been measured" in text
     assert all(row.name in text for row in gpu_rows.ROWS)
     time = {"median_ms": 2.0, "min_ms": 1.0, "p90_ms": 3.0}
@@ -129,7 +129,7 @@ def test_report_lists_what_is_not_measured(tmp_path: Path, monkeypatch: pytest.M
     device = {"name": "Some GPU", "driver_clock_power": "1, 2, 3"}
     made = {"environment": timing.environment(), "gpu": device, "rows": rows}
     (tmp_path / "gpu_some.json").write_text(json.dumps(made))
-    text = report.gpu()
+    text = gpu_tables.gpu()
     assert "2.50x, fastvid, onnxruntime CUDA" in text
     assert "Not run, fastvid, TensorRT: not installed" in text
     assert "upscaling: 720p, device to device;" in text
