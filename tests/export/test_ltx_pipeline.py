@@ -7,8 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 
+torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers", reason="needs diffusers")
 pytest.importorskip("transformers", reason="needs transformers")
 pytest.importorskip("onnxruntime")

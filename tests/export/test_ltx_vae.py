@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
+torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers", reason="needs diffusers")
 
 from fastvid_export.models.ltx_decoder import (  # noqa: E402

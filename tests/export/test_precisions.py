@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torch")
+pytest.importorskip("openvino", reason="openvino is not installed")
+
 from fastvid import Upscaler
 from fastvid.backends import _choice, _openvino_setup
 from fastvid.bundle import Bundle, PrecisionFigure, shipped
@@ -15,8 +18,6 @@ from fastvid.errors import InputError
 from fastvid_export import export, precisions
 from fastvid_export.__main__ import main
 from fastvid_export.precisions import LOSSES, Measured
-
-pytest.importorskip("openvino", reason="openvino is not installed")
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
+torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 
 from fastvid_export.models.t5 import T5Encoder, options_of  # noqa: E402
