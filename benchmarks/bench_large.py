@@ -362,25 +362,24 @@ def peer(options: argparse.Namespace) -> dict[str, Any]:
     return seconds | compared(options, result.float().numpy(), "peer")
 
 
-def encoder_options(options: argparse.Namespace) -> Any:
-    from fastvid_export.models.umt5_encoder import Umt5Options
+def encoder(options: argparse.Namespace) -> Any:
+    from fastvid_export.models.t5 import T5Encoder, T5Options
 
-    return Umt5Options(256384, 4096, 64, 10240, options.encoder_layers, 64)
+    shape = T5Options(
+        vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=options.encoder_layers,
+        num_heads=64, activation="gated-gelu_new", bias_in_each_layer=True,
+    )  # fmt: skip
+    return hollow(lambda: T5Encoder(shape))
 
 
 def make_encoder(options: argparse.Namespace) -> dict[str, Any]:
-    from fastvid_export.models.umt5_encoder import Umt5Encoder
-
-    module = hollow(lambda: Umt5Encoder(encoder_options(options)))
-    return make_weights(module, options.folder / "encoder", "bfloat16")
+    return make_weights(encoder(options), options.folder / "encoder", "bfloat16")
 
 
 def export_encoder(options: argparse.Namespace) -> dict[str, Any]:
     from fastvid_export.importers.wan_graphs import text_encoder
-    from fastvid_export.models.umt5_encoder import Umt5Encoder
 
-    module = hollow(lambda: Umt5Encoder(encoder_options(options)))
-    return write(options, text_encoder(network_of(module, options.folder / "encoder")))
+    return write(options, text_encoder(network_of(encoder(options), options.folder / "encoder")))
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {

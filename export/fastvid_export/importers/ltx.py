@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from fastvid import __version__, schedulers
 from fastvid.bundle import write_bundle
 from fastvid.errors import InputError
-from fastvid_export.importers import ImportOptions, Say, ltx_graphs
+from fastvid_export.importers import ImportOptions, Say, ltx_graphs, t5_config
 from fastvid_export.importers.configs import Config, read_json
 from fastvid_export.importers.diffusers import PipelineFolder
 from fastvid_export.importers.t5_tokenizer import read_tokenizer
-from fastvid_export.models import t5
 from fastvid_export.models.ltx_decoder import LtxDecoderOptions
 from fastvid_export.models.ltx_encoder import LtxEncoderOptions
 from fastvid_export.models.ltx_transformer import LtxGrid, LtxTransformerOptions
@@ -114,7 +113,7 @@ class _Shapes:
             "transformer": source.component("transformer", "LTXVideoTransformer3DModel"),
             "vae": source.component("vae", "AutoencoderKLLTXVideo"),
         }
-        self.text = _text(self.paths["text_encoder"] / "config.json")
+        self.text = t5_config.read(self.paths["text_encoder"] / "config.json", "t5")
         self.transformer = _transformer(Config(self.paths["transformer"] / "config.json"))
         config = Config(self.paths["vae"] / "config.json")
         self.decoder, self.encoder = _autoencoder(config)
@@ -147,18 +146,6 @@ class _Shapes:
             "picture_conditioning": f"{'noised_' if self.conditioned else ''}first_frames",
             "schedule": "linear_quadratic" if self.conditioned else "linear",
         }  # fmt: skip
-
-
-def _text(path: Path) -> t5.T5Options:
-    values = read_json(path)
-    kind = values.get("model_type", "t5")
-    if kind != "t5":
-        raise InputError(f"text_encoder: model_type must be 't5', got {kind!r:.40}")
-    try:
-        activation = t5.options_of(values, bias_in_each_layer=False).activation
-    except ValueError as error:
-        raise InputError(f"text_encoder: {error}") from None
-    return Config(path).fill(t5.T5Options, activation=activation, bias_in_each_layer=False)
 
 
 def _transformer(config: Config) -> LtxTransformerOptions:

@@ -22,13 +22,13 @@ import fastvid
 from fastvid import schedulers
 from fastvid.bundle import Bundle, write_bundle
 from fastvid.errors import InputError
-from fastvid_export.errors import CheckpointError
-from fastvid_export.importers import ImportOptions, Say, parts, wan_graphs
+from fastvid_export.importers import ImportOptions, Say, parts, t5_config, wan_graphs
 from fastvid_export.importers.configs import Config
+from fastvid_export.importers.t5_tokenizer import read_tokenizer
 from fastvid_export.importers.wan_graphs import Network, Part
 from fastvid_export.large_graphs import LargeGraph
 from fastvid_export.models.clip_vision import ClipVision, ClipVisionOptions
-from fastvid_export.models.umt5_encoder import Umt5Encoder, Umt5Options
+from fastvid_export.models.t5 import T5Encoder
 from fastvid_export.models.wan_transformer import WanTransformer, WanTransformerOptions
 from fastvid_export.models.wan_vae import WanVae, WanVaeOptions
 from fastvid_export.weight_files import WeightFiles, match
@@ -45,6 +45,8 @@ _SCHEDULERS = ("UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler")
 _TEXT_ENCODERS = ("UMT5EncoderModel",)
 _TOKENIZERS = ("T5TokenizerFast", "T5Tokenizer")
 _IMAGE_PROCESSORS = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil")
+_EXTRA_IDS = 300
+"""Marks behind the pieces of UMT5's tokenizer."""
 _OPTIONS = ("boundary_ratio", "expand_timesteps")
 _COMPONENTS = (
     "scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae",
@@ -55,7 +57,7 @@ _COMPONENTS = (
 def build(source: PipelineFolder, folder: Path, options: ImportOptions, say: Say) -> Bundle:
     """Writes the bundle of a Wan folder, see `Importer.build`."""
     model = Model(source)
-    tokenizer = _tokenizer(source)
+    tokenizer = read_tokenizer(source.path / "tokenizer", extra_ids=_EXTRA_IDS)
     with tempfile.TemporaryDirectory(prefix=".weights-", dir=folder.parent) as beside:
         store = WeightStore(Path(beside), say)
         graphs = parts.export(model.parts(), store, options, say)
@@ -73,7 +75,8 @@ class Model:
         self.shifted = bool(source.index.get("expand_timesteps"))
         self.image = source.class_name == _IMAGE
         self.scheduler = _scheduler(source)
-        self.text = _text_options(source.component("text_encoder", *_TEXT_ENCODERS))
+        folder = source.component("text_encoder", *_TEXT_ENCODERS)
+        self.text = t5_config.read(folder / "config.json", "umt5")
         source.component("tokenizer", *_TOKENIZERS)
         self.vae = _vae_options(source.component("vae", "AutoencoderKLWan"))
         self.transformer = self._transformer("transformer")
@@ -151,7 +154,7 @@ class Model:
         with torch.device("meta"):
             module: nn.Module
             if name == "text_encoder":
-                module, rename = Umt5Encoder(self.text), _shared
+                module, rename = T5Encoder(self.text), _shared
             elif name == "image_encoder":
                 assert self.vision is not None
                 module, rename = ClipVision(self.vision), _vision_name
@@ -272,22 +275,6 @@ def _vision_name(name: str) -> str | None:
     return None if name in ("embeddings.position_ids", "visual_projection.weight") else name
 
 
-def _text_options(folder: Path) -> Umt5Options:
-    config = Config(folder / "config.json")
-    config.expect("model_type", "umt5")
-    feed = config.expect("feed_forward_proj", "relu", "gated-gelu")
-    config.expect("dense_act_fn", "gelu_new" if feed == "gated-gelu" else "relu")
-    config.expect("is_decoder", False)
-    config.ignore(
-        "is_gated_act", "is_encoder_decoder", "num_decoder_layers", "decoder_start_token_id",
-        "eos_token_id", "pad_token_id", "bos_token_id", "tie_word_embeddings", "tokenizer_class",
-        "output_past", "scalable_attention",
-    )  # fmt: skip
-    options = config.fill(Umt5Options, gated=feed == "gated-gelu", max_tokens=TOKENS)
-    config.finish()
-    return options
-
-
 def _vae_options(folder: Path) -> WanVaeOptions:
     config = Config(folder / "config.json")
     config.expect("attn_scales", [])
@@ -366,29 +353,6 @@ def _scheduler(source: PipelineFolder) -> dict[str, Any]:
     if lists:
         raise InputError(f"{config.what}: {lists[0]} must be a number or a text, got a list")
     return {"_class_name": name, **settings}
-
-
-def _tokenizer(source: PipelineFolder) -> bytes:
-    """`tokenizer.json` without padding and truncation, which are the runtime's."""
-    from tokenizers import Tokenizer
-
-    path = source.path / "tokenizer" / "tokenizer.json"
-    if not path.is_file():
-        raise CheckpointError(
-            "model: tokenizer/tokenizer.json must be there, it is missing",
-            hint="transformers' T5TokenizerFast writes it: AutoTokenizer.from_pretrained(folder)"
-            ".save_pretrained(folder)",
-        )
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the package raises this type itself
-        raise CheckpointError(
-            f"model: tokenizer/tokenizer.json is not a tokenizer: {error!s:.200}"
-        ) from None
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    text: str = tokenizer.to_str()
-    return text.encode("utf-8")
 
 
 def _licence(folder: Path) -> str | None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from fastvid_export.large_graphs import hollow
 from fastvid_export.models.clip_vision import ClipVision
-from fastvid_export.models.umt5_encoder import Umt5Encoder
+from fastvid_export.models.t5 import T5Encoder
 from fastvid_export.models.wan_transformer import WanTransformer
 from fastvid_export.models.wan_vae import WanVae
 from fastvid_export.models.wan_vae_graph import DecoderFirst, DecoderNext, EncoderFirst, EncoderNext
@@ -58,10 +58,10 @@ def _part(network: Network, plan: GraphPlan, prefix: str = "") -> Part:
 def text_encoder(network: Network) -> Part:
     """`input_ids` and `attention_mask` to `prompt_embeds`."""
     module = network.module
-    assert isinstance(module, Umt5Encoder)
+    assert isinstance(module, T5Encoder)
     o = module.options
     rng = np.random.default_rng(0)
-    ids = rng.integers(0, o.vocab_size, (2, min(9, o.max_tokens)))
+    ids = rng.integers(0, o.vocab_size, (2, 9))
     mask = np.ones_like(ids)
     mask[1, 6:] = 0
     one = {"input_ids": ids[:1, :5].copy(), "attention_mask": mask[:1, :5].copy()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,12 +38,6 @@ class T5Options:
     """One of `ACTIVATIONS`."""
     bias_in_each_layer: bool = False
     """As UMT5 has it; T5 has one for all."""
-
-
-_UMT5 = T5Options(
-    vocab_size=250112, d_ff=1024, num_layers=8, num_heads=6, activation="gated-gelu_new",
-    bias_in_each_layer=True,
-)  # fmt: skip
 
 
 class T5Encoder(nn.Module):
@@ -179,18 +173,19 @@ class _Norm(nn.Module):
         return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
 
 
-def options_of(config: Mapping[str, Any], *, bias_in_each_layer: bool) -> T5Options:
-    """Options from transformers' `config.json`, which leaves its own defaults out.
+def activation_of(config: Mapping[str, Any], *, gated: bool) -> str:
+    """The activation that transformers' `config.json` names, one of `ACTIVATIONS`.
+
+    Args:
+        config: Its values.
+        gated: Whether it is gated where the file says nothing, as UMT5's is.
 
     Raises:
-        ValueError: The activation is none that is known; says which.
+        ValueError: It is none that is known; says which.
     """
-    names = [name for name in T5Options.__dataclass_fields__ if name in config]
-    taken = {name: config[name] for name in names}
-    kind = str(config.get("feed_forward_proj", "gated-gelu" if bias_in_each_layer else "relu"))
+    kind = str(config.get("feed_forward_proj", "gated-gelu" if gated else "relu"))
     # transformers reads gated-gelu as the approximation that T5 was trained with.
     activation = "gated-gelu_new" if kind == "gated-gelu" else kind
     if activation not in ACTIVATIONS:
         raise ValueError(f"feed_forward_proj must be relu, gelu_new or gated-gelu, got {kind!r}")
-    base = _UMT5 if bias_in_each_layer else T5Options()
-    return replace(base, **taken, activation=activation)
+    return activation
