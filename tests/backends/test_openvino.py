@@ -302,8 +302,9 @@ def slow(tmp_path: Path) -> Bundle:
 ROWS = np.ones((8192, 1024), np.float32)
 
 
-def test_cancel_stops_a_run(slow: Bundle) -> None:
-    with _open(slow) as model:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_cancel_stops_a_run(slow: Bundle, threads: int) -> None:
+    with _open(slow, threads=threads) as model:
         run = model.graph("run").run
         run({"x": ROWS[:1]})
         timer = threading.Timer(1.5, model.cancel)

@@ -75,14 +75,16 @@ def test_nodes_that_read_the_same_are_not_merged(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["z"], image.reshape(1, 1, 2, 4, 2, 4).mean((3, 5)))
 
 
-def test_errors_of_operators_are_fastvids(tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_errors_of_operators_are_fastvids(tmp_path: Path, threads: int) -> None:
     node = helper.make_node("Downscale", ["x"], ["y"], domain="fastvid", factor=2)
     x = tiny.tensor("x", "float32", 1, 1, "H", "W")
     y = tiny.tensor("y", "float32", 1, 1, "h", "w")
     graph = {"file": "run.onnx", "inputs": [x], "outputs": [y]}
     data = tiny.model([node], [x], [y], domains={"fastvid": 1})
+    bundle = tiny.bundle(tmp_path / "model", data, graphs={"run": graph})
     with (
-        _open(tiny.bundle(tmp_path / "model", data, graphs={"run": graph})) as model,
+        _open(bundle, threads=threads) as model,
         pytest.raises(DeviceError, match=r"downscale: .*multiples"),
     ):
         model.graph("run").run({"x": np.ones((1, 1, 7, 8), np.float32)})

@@ -113,7 +113,9 @@ class Chain:
         for request in self._requests:
             if self._cancelled:
                 raise RuntimeError("the run was cancelled")
-            request.infer(share_outputs=True)
+            # `infer` on one thread drops the errors of nodes, and cancelling, without a word.
+            request.start_async(share_inputs=True)
+            request.wait()
         for name, (request, port) in self._gives.items():
             if name not in made:
                 made[name] = request.get_tensor(port).data.copy()

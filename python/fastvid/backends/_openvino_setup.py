@@ -17,7 +17,9 @@ TYPES = {"float32": "f32", "bfloat16": "bf16"}
 """OpenVINO's names of what it may compute products of float32 graphs in."""
 
 # Places in OpenVINO's sources, and what it says about every exception.
-_NOISE = re.compile(r"Exception from \S+:|Check '.*?' failed at \S+:|\[ [A-Z_]+ \]|\S+\.cpp:\d+:?")
+_NOISE = re.compile(
+    r"Exception from \S+:|Check '.*?' failed at \S+:|\[ [A-Z_]+ \]|\S+\.cpp:\d+:?|Caught exception:"
+)
 _SPACE = re.compile(r"\s+")
 
 
