@@ -145,6 +145,13 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     return parser
 
 
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+
+
 def _other_commands() -> dict[str, Any]:
     """Commands that installed packages bring, as entry points of the group `fastvid.commands`."""
     from importlib.metadata import entry_points
@@ -178,7 +185,9 @@ def _engines_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _upscale_arguments(parser: argparse.ArgumentParser) -> None:
     _file_arguments(parser)
-    parser.add_argument("--scale", type=int, default=2, metavar="N", help="factor (default 2)")
+    parser.add_argument(
+        "--scale", type=_whole_number, default=2, metavar="N", help="factor (default 2)"
+    )
     parser.add_argument("--model", default="fast", help="shipped name or folder (default fast)")
     _tile_argument(parser)
     _work_arguments(parser)
@@ -194,7 +203,9 @@ def _restore_arguments(parser: argparse.ArgumentParser) -> None:
 def _interpolate_arguments(parser: argparse.ArgumentParser) -> None:
     _file_arguments(parser)
     rate = parser.add_mutually_exclusive_group()
-    rate.add_argument("--factor", type=int, metavar="N", help="times the frames (default 2)")
+    rate.add_argument(
+        "--factor", type=_whole_number, metavar="N", help="times the frames (default 2)"
+    )
     rate.add_argument("--fps", metavar="RATE", help="constant rate, such as 60 or 60000/1001")
     parser.add_argument("--model", default="fast", help="shipped name or folder (default fast)")
     _cut_argument(parser)
@@ -209,9 +220,9 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _chain_arguments(parser: argparse.ArgumentParser) -> None:
     rate = parser.add_mutually_exclusive_group()
-    rate.add_argument("--interpolate", type=int, metavar="N", help="times the frames")
+    rate.add_argument("--interpolate", type=_whole_number, metavar="N", help="times the frames")
     rate.add_argument("--fps", metavar="RATE", help="constant rate, such as 60 or 60000/1001")
-    parser.add_argument("--upscale", type=int, metavar="N", help="factor of both sides")
+    parser.add_argument("--upscale", type=_whole_number, metavar="N", help="factor of both sides")
     _model_arguments(parser)
     _tile_argument(parser)
     _cut_argument(parser)

@@ -327,8 +327,10 @@ def _find(model: str | os.PathLike[str], scale: int) -> tuple[Bundle, int]:
         offered = {step**passes: (step, passes) for step in steps for passes in _passes_of(step)}
         if scale not in offered:
             listed = ", ".join(map(str, sorted(offered)))
+            hint = "video is only made larger; ffmpeg -vf scale=W:H makes it smaller"
             raise InputError(
-                f"scale: argument must be one of {listed} for model {model!r}, got {scale}"
+                f"scale: argument must be one of {listed} for model {model!r}, got {scale}",
+                hint=hint if scale < 1 else "",
             )
         step, passes = offered[scale]
         return Bundle.find(model, "upscaler", step), passes

@@ -160,9 +160,13 @@ def _told(figure: PrecisionFigure) -> str:
 
 def _require(bundle: Bundle, target: Device, backend: str, precision: str) -> None:
     """Refuses a precision that is not the bundle's own and cannot be had."""
-    wanted = f"precision: argument must be 'auto' or {bundle.precision!r} for {bundle.name!r}"
+    names = " or ".join(repr(name) for name in ("auto", *offered(bundle)))
+    wanted = f"precision: argument must be {names} for {bundle.name!r}"
     if _figure(bundle, precision) is None:
-        hint = f"bundles computing in {precision} are not made by fastvid export"
+        hint = (
+            f"{precision} is for the weights of large transformers: "
+            f"`fastvid export FOLDER --precision {precision}`"
+        )
         if precision in _FORMATS:
             hint = (
                 "a bundle computes in what it was exported with: "
@@ -177,7 +181,8 @@ def _require(bundle: Bundle, target: Device, backend: str, precision: str) -> No
     if target.kind == "cuda" or backend not in ("auto", "openvino"):
         where = f"device={str(target)!r}" if target.kind == "cuda" else f"backend={backend!r}"
         raise InputError(
-            f"{wanted} with {where}, got {precision!r}",
+            f"precision: argument must be 'auto' or {bundle.precision!r} for {bundle.name!r} with "
+            f"{where}, got {precision!r}",
             hint="backend='openvino' on the CPU computes in it",
         )
     if precision in offered(bundle):
@@ -189,9 +194,7 @@ def _require(bundle: Bundle, target: Device, backend: str, precision: str) -> No
             f"precision: {precision!r} of {bundle.name!r} needs openvino, which is not installed",
             hint=INSTALL,
         )
-    names = " or ".join(repr(name) for name in ("auto", *offered(bundle)))
     raise InputError(
-        f"precision: argument must be {names} for {bundle.name!r} on this machine, got "
-        f"{precision!r}",
+        f"{wanted} on this machine, got {precision!r}",
         hint="its processor has no instructions for it (AVX512-BF16 or AMX)",
     )
