@@ -1,4 +1,4 @@
-"""The OpenVINO backend: the answers of onnxruntime, refusals, cancelling, and bfloat16."""
+"""The OpenVINO backend: what it does beyond what all backends on the CPU do, and cancelling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import bundles
 import numpy as np
 import pytest
 import tiny_models as tiny
@@ -23,90 +22,19 @@ from fastvid.bundle import Bundle
 from fastvid.errors import (
     BackendUnavailableError,
     CancelledError,
-    DeviceError,
     FastvidError,
     InputError,
-    InputTypeError,
-    IntegrityError,
-    ManifestError,
     ModelError,
     UnsupportedModelError,
 )
 
 pytest.importorskip("openvino", reason="openvino is not installed")
 
-RULE = {"minimum": 2, "multiple_of": 2, "padding": "edge", "maximum": 64}
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 
 def _open(bundle: Bundle, **options: Any) -> backends.LoadedModel:
     return backends.open(bundle, **{"device": "cpu", "backend": "openvino", **options})
-
-
-# Answers
-
-
-def test_graph_computes(doubler: Bundle) -> None:
-    with _open(doubler) as model:
-        session = model.graph("run")
-        outputs = session.run({"x": X})
-        assert list(session.inputs) == ["x"]
-        assert session.outputs["y"].shape == ("N", 4)
-        assert session.stream is None
-    np.testing.assert_array_equal(outputs["y"], 2 * X)
-
-
-def test_sizes_may_change_and_come_back(doubler: Bundle) -> None:
-    with _open(doubler) as model:
-        for rows in (1, 2, 3, 4, 5, 6, 1, 6):
-            x = np.full((rows, 4), rows, np.float32)
-            np.testing.assert_array_equal(model.graph("run").run({"x": x})["y"], 2 * x)
-
-
-def test_outputs_are_the_callers_own(doubler: Bundle) -> None:
-    with _open(doubler) as model:
-        first = model.graph("run").run({"x": X})["y"]
-        model.graph("run").run({"x": X + 1})
-        np.testing.assert_array_equal(first, 2 * X)
-        assert first.flags.owndata
-        assert first.flags.writeable
-
-
-def test_strided_and_read_only_inputs_compute(doubler: Bundle) -> None:
-    wide = np.arange(16, dtype=np.float32).reshape(2, 8)[:, ::2]
-    wide.flags.writeable = False
-    kept = X.copy()
-    kept.flags.writeable = False
-    with _open(doubler) as model:
-        np.testing.assert_array_equal(model.graph("run").run({"x": wide})["y"], 2 * wide)
-        np.testing.assert_array_equal(model.graph("run").run({"x": kept})["y"], 2 * kept)
-
-
-def test_threads_get_their_own_answers(doubler: Bundle) -> None:
-    wrong: list[int] = []
-
-    def work(seed: int) -> None:
-        for i in range(50):
-            x = np.full((1 + i % 3, 4), seed * 100 + i, np.float32)
-            if not np.array_equal(session.run({"x": x})["y"], 2 * x):
-                wrong.append(seed)
-
-    with _open(doubler) as model:
-        session = model.graph("run")
-        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-        for thread in threads:
-            thread.start()
-        work(9)
-        for thread in threads:
-            thread.join()
-    assert wrong == []
-
-
-def test_upscaler_graph_computes(tmp_path: Path, rng: np.random.Generator) -> None:
-    frames = rng.integers(0, 256, (2, 4, 6, 3), np.uint8)
-    with _open(bundles.upscaler(tmp_path / "model", **RULE)) as model:
-        upscaled = model.graph("upscale").run({"frames": frames})["upscaled"]
-    np.testing.assert_array_equal(upscaled, frames.repeat(2, 1).repeat(2, 2))
 
 
 def test_low_memory_computes_the_same(doubler: Bundle) -> None:
@@ -150,127 +78,7 @@ def test_bad_arguments_are_refused(
         _open(doubler, **options)
 
 
-@pytest.mark.parametrize(
-    ("inputs", "error", "message"),
-    [
-        ({}, InputError, r"inputs must be \['x'\], got \[\]"),
-        ({"x": X, "z": X}, InputError, "inputs must be"),
-        ({"x": X.tolist()}, InputTypeError, "must be a NumPy array, got list"),
-        ({"x": X.astype(np.float64)}, InputTypeError, "have dtype float32, got float64"),
-        ({"x": X.T}, InputError, r"got \(4, 2\)"),
-        ({"x": X[:0]}, InputError, r"at least 1, got \(0, 4\)"),
-    ],
-)
-def test_bad_inputs_are_refused_before_the_runtime_sees_them(
-    doubler: Bundle, inputs: Any, error: type[FastvidError], message: str
-) -> None:
-    with _open(doubler) as model, pytest.raises(error, match=f"run: .*{message}"):
-        model.graph("run").run(inputs)
-
-
-def test_not_finite_outputs_are_refused_on_request(doubler: Bundle) -> None:
-    bad = np.array([[1, 2, np.nan, 4]], np.float32)
-    with _open(doubler) as model:
-        assert np.isnan(model.graph("run").run({"x": bad})["y"][0, 2])
-    with (
-        _open(doubler, check_finite=True) as model,
-        pytest.raises(DeviceError, match="'y' must be finite"),
-    ):
-        model.graph("run").run({"x": bad})
-
-
-# Damaged and hostile graphs
-
-
-def _node(name: str, domain: str = "", opset: int = 18) -> bytes:
-    node = helper.make_node(name, ["x"], ["y"], domain=domain)
-    domains = {domain: 1} if domain else {}
-    return tiny.model([node], [tiny.X], [tiny.Y], opset=opset, domains=domains)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"not a model",
-        np.random.default_rng(7).bytes(4096),
-        tiny.double()[:-20],
-        tiny.double().replace(b"x", b"\xff"),
-        _node("NoSuchOperator"),
-        _node("Thing", "com.example"),
-        _node("Thing", "fastvid"),
-    ],
-    ids=["empty", "text", "random", "cut", "utf8", "operator", "domain", "fastvid-operator"],
-)
-def test_damaged_graph_is_a_model_error(tmp_path: Path, data: bytes) -> None:
-    with pytest.raises(ModelError, match=r"run\.onnx"):
-        _open(tiny.bundle(tmp_path / "model", data))
-
-
-def test_mutated_graphs_raise_only_fastvid_errors(tmp_path: Path) -> None:
-    rng = np.random.default_rng(11)
-    good = tiny.double()
-    for i in range(40):
-        data = bytearray(good)
-        for at in rng.integers(0, len(data), 1 + i % 3):
-            data[at] = rng.integers(256)
-        bundle = tiny.bundle(tmp_path / f"m{i}", bytes(data))
-        try:
-            with _open(bundle, threads=1) as model:
-                model.graph("run").run({"x": X})
-        except FastvidError:
-            pass
-
-
-def test_tampered_file_never_reaches_the_runtime(doubler: Bundle) -> None:
-    path = doubler.path / "run.onnx"
-    path.write_bytes(path.read_bytes().replace(b"Add", b"Mul"))
-    with pytest.raises(IntegrityError, match=r"sha256 of run\.onnx"):
-        _open(doubler)
-
-
-def test_newer_fastvid_operators_are_refused(tmp_path: Path) -> None:
-    node = helper.make_node("Warp", ["x", "x"], ["y"], domain="fastvid")
-    data = tiny.model([node], [tiny.X], [tiny.Y], domains={"fastvid": 2})
-    with pytest.raises(UnsupportedModelError, match="version 1, got 2"):
-        _open(tiny.bundle(tmp_path / "model", data))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"inputs": [tiny.tensor("z", "float32", "N", 4)]}, r"inputs must be \['x'\]"),
-        ({"inputs": [tiny.tensor("x", "uint8", "N", 4)]}, "'x' must have dtype float32"),
-        ({"outputs": [tiny.tensor("y", "float32", "N", 5)]}, r"'y' must have shape \['\?', 4\]"),
-        ({"outputs": [tiny.tensor("y", "float32", "N")]}, "'y' must have shape"),
-    ],
-)
-def test_manifest_that_contradicts_the_graph_is_refused(
-    tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
-    graph = tiny.manifest()["graphs"]["run"] | change
-    bundle = tiny.bundle(tmp_path / "model", tiny.double(), graphs={"run": graph})
-    with pytest.raises(ManifestError, match=message):
-        _open(bundle)
-
-
 # Weights beside the graph
-
-
-def test_external_weights_come_from_the_bundle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from fastvid.bundle import write_bundle
-
-    data, weights = tiny.external("w.data")
-    graph = tiny.manifest()["graphs"]["run"] | {"external_data": ["w.data"]}
-    files = {"run.onnx": data, "w.data": weights}
-    bundle = write_bundle(tmp_path / "model", tiny.manifest(graphs={"run": graph}), files)
-    monkeypatch.chdir(tmp_path)
-    Path("w.data").write_bytes(bytes(len(weights)))
-    with _open(bundle) as model:
-        y = model.graph("run").run({"x": np.zeros((100, 4), np.float32)})["y"]
-    np.testing.assert_array_equal(y.reshape(-1), np.arange(1, 401))
 
 
 @pytest.mark.parametrize("location", ["w.data", "../w.data", "/dev/zero", "/etc/passwd"])
@@ -341,15 +149,6 @@ def test_interrupted_run_raises_at_once_and_the_session_stays_usable(slow: Bundl
 def test_loops_that_need_not_end_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match="Loop without a limit"):
         _open(tiny.bundle(tmp_path / "model", tiny.endless()))
-
-
-def test_closed_session_refuses(doubler: Bundle) -> None:
-    model = _open(doubler)
-    session = model.graph("run")
-    model.close()
-    model.close()
-    with pytest.raises(DeviceError, match="closed"):
-        session.run({"x": X})
 
 
 def test_dropping_the_model_ends_the_thread(doubler: Bundle) -> None:
