@@ -9,13 +9,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from fastvid import _model_rows
 from fastvid._memory import MemoryPlan
 from fastvid._sheet import contact_sheet, write_png
-from fastvid.bundle import Bundle, shipped
-from fastvid.errors import InputError, ModelError, OutOfMemoryError
+from fastvid.bundle import shipped
+from fastvid.errors import InputError, OutOfMemoryError
 from fastvid.generator import Generator
 from fastvid.interpolator import Interpolator
 from fastvid.pipeline import Pipeline, RunResult
@@ -150,20 +150,14 @@ def demo(options: argparse.Namespace) -> int:
 
 def models(options: argparse.Namespace) -> int:
     """`fastvid models`."""
-    rows = [_model_row(name, path, options.verify) for name, path in shipped().items()]
+    rows = [_model_rows.row(name, path, options.verify) for name, path in shipped().items()]
     if options.json:
         _print_json({"models": rows})
     elif not rows:
         print("no models are installed")
     else:
         for row in rows:
-            size = f"{row['bytes'] / 1e6:.2f} MB"
-            print(f"{row['name']}  {size}  {row['precision']}  {row['licence']}")
-            print(f"  {row['description']}")
-            figures = (_quality_lines, "quality"), (_fidelity_lines, "fidelity")
-            for lines, key in (*figures, (_precision_lines, "precisions")):
-                for line in lines(row[key]):
-                    print(f"  {line}")
+            print("\n  ".join(_model_rows.lines(row)))
     return 0
 
 
@@ -208,62 +202,6 @@ def doctor(options: argparse.Namespace) -> int:
     elif not options.quiet:
         print(report.to_text())
     return report.exit_status
-
-
-def _quality_lines(figures: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """A line per figure, and one for all of a metric that was measured more than twice."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for figure in figures:
-        groups.setdefault((figure["metric"], figure["unit"]), []).append(figure)
-    for (metric, unit), group in groups.items():
-        values = [figure["value"] for figure in group]
-        if len(group) > 2:
-            span = f"{min(values):g} to {max(values):g}"
-            yield f"{metric} {span} {unit} in {len(group)} measurements"
-        else:
-            yield from (f"{metric} {f['value']:g} {unit} on {f['data']}" for f in group)
-
-
-def _fidelity_lines(figures: Sequence[dict[str, Any]]) -> Iterator[str]:
-    for f in figures:
-        psnr = "equal" if f["psnr"] is None else f"PSNR {f['psnr']:g} dB"
-        yield (
-            f"{f['output']} of {f['graph']} against float32: {psnr}, largest difference "
-            f"{f['max_error']:g} {f['unit']}, cosine {f['cosine']:g} on {f['data']}"
-        )
-
-
-def _precision_lines(figures: Sequence[dict[str, Any]]) -> Iterator[str]:
-    for f in figures:
-        yield (
-            f"{f['precision']} in {f['backend']}: {f['speed']:g} times as fast as float32 in "
-            f"onnxruntime, {max(0.0, f['loss']):.3f} dB lost, on {f['processor']}, {f['data']}"
-        )
-
-
-def _model_row(name: str, path: os.PathLike[str], verify: bool) -> dict[str, Any]:
-    bundle = Bundle.load(path)
-    if bundle.name != name:
-        raise ModelError(f"models: folder {name!r} must hold its own bundle, got {bundle.name!r}")
-    if verify:
-        bundle.verify()
-    return {
-        "name": name,
-        "task": bundle.task,
-        "scale": bundle.scale,
-        "precision": bundle.precision,
-        "description": bundle.description,
-        "licence": bundle.licence,
-        "bytes": sum(file.size for file in bundle.files.values()),
-        "path": str(path),
-        "verified": verify,
-        "quality": [
-            {"metric": q.metric, "data": q.data, "value": q.value, "unit": q.unit}
-            for q in bundle.quality
-        ],
-        "fidelity": [asdict(figure) for figure in bundle.fidelity],
-        "precisions": [asdict(figure) for figure in bundle.precisions],
-    }
 
 
 def _retime_and_enlarge(options: argparse.Namespace, stack: ExitStack) -> list[tuple[Model, Stage]]:
