@@ -6,14 +6,15 @@ import timing
 from tables import load, ms, source, table
 
 _NAMES = {
-    "fast": "upscaler-fast-x2 of fastvid",
     "rlfn_s_x2": "RLFN-S",
     "rlfn_s_x4": "RLFN-S",
     "rlfn_ntire_x4": "RLFN of NTIRE 2022",
     "team51_span": "SPAN, 28 channels",
     "team00_EFDN": "EFDN",
     "FSRCNN_x2": "FSRCNN (luma)",
+    "FSRCNN_x3": "FSRCNN (luma)",
     "FSRCNN_x4": "FSRCNN (luma)",
+    "ESPCN_x3": "ESPCN (luma)",
     "ESPCN_x2": "ESPCN (luma)",
     "ESPCN_x4": "ESPCN (luma)",
 }
@@ -47,24 +48,27 @@ def times() -> str:
 
 
 def quality() -> str:
-    """Luma PSNR by the papers' protocol, at x2 and at x4."""
+    """Luma PSNR by the papers' protocol, per factor."""
     text = (
         "By the protocol of super-resolution papers: reduced as MATLAB does it, PSNR on luma of "
         "BT.601 in studio range without a border of the scale. The pictures are held-back photos "
         "and frames of clips; `--truth FOLDER` measures on Set5 or others instead.\n"
     )
     parts = [text]
-    for scale in (2, 4):
+    for scale in (2, 3, 4):
         path = timing.RESULTS / f"upscaler_quality_x{scale}.json"
         if not path.is_file():
             continue
         result = load(path.stem)
-        rows = [
-            (_NAMES.get(name, name), f"{value:.2f} dB") for name, value in result["psnr"].items()
-        ]
+        rows = [(_title(name, scale), f"{value:.2f} dB") for name, value in result["psnr"].items()]
         parts.append(
             table([f"x{scale}, {result['pictures']} pictures", "luma PSNR"], rows)
             + "\n"
             + source(result)
         )
     return "\n".join(parts)
+
+
+def _title(name: str, scale: int) -> str:
+    ours = f"upscaler-{name}-x{scale} of fastvid"
+    return ours if name in ("fast", "quality", "real") else _NAMES.get(name, name)

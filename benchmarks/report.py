@@ -366,6 +366,7 @@ SECTIONS = {
     "Upscaling: quality": lambda: bundle_quality("upscaler-fast-x2"),
     "Upscaling: time": upscaling_time,
     "Upscaling: classes": upscaler_tables.quality,
+    "Upscaling: training": upscaler_tables.training,
     "Upscaling: classes beside peers": upscaler_tables.time,
     "Upscaling: networks of others": import_tables.times,
     "Upscaling: quality of networks of others": import_tables.quality,

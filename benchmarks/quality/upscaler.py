@@ -31,6 +31,7 @@ from fastvid_export.importers import ImportOptions, upscalers
 _DATA = timing.ROOT.parent / "shared" / "data"
 NETWORKS = {
     2: ("rlfn/rlfn_s_x2.pth", "fsrcnn_pb/FSRCNN_x2.pb", "espcn_pb/ESPCN_x2.pb"),
+    3: ("fsrcnn_pb/FSRCNN_x3.pb", "espcn_pb/ESPCN_x3.pb"),
     4: (
         "rlfn/rlfn_s_x4.pth",
         "rlfn/rlfn_ntire_x4.pth",
@@ -40,7 +41,8 @@ NETWORKS = {
         "espcn_pb/ESPCN_x4.pb",
     ),
 }
-SHIPPED = {2: ("fast",), 4: ("fast",)}
+CLASSES = ("fast", "quality")
+"""Shipped models for clean pictures."""
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
 
@@ -104,7 +106,7 @@ def _methods(
         ).upscale_frame
 
     yield "bicubic", bicubic
-    for name in (*SHIPPED[options.scale], *options.model):
+    for name in (*CLASSES, *options.model):
         yield name, through(name)
     for file in NETWORKS[options.scale]:
         path = options.data / "weights" / file

@@ -69,6 +69,15 @@ def test_noise_has_the_deviation_asked_for_and_differs_between_frames() -> None:
     assert np.ptp(grey_noise, axis=-1).max() == 0
 
 
+def test_blotches_are_coarse_and_leave_luma_as_it_is() -> None:
+    grey = [np.full((96, 96, 3), 128, np.uint8)]
+    found = degraded(grey, blotches=8.0)[0].astype(float) - 128
+    assert np.std(found) == pytest.approx(8.0, rel=0.1)
+    assert np.abs(found @ [0.299, 0.587, 0.114]).max() < 1
+    red = found[..., 0]
+    assert np.corrcoef(red[:, :-1].ravel(), red[:, 1:].ravel())[0, 1] > 0.4
+
+
 def test_h264_keeps_the_order_of_frames(clip: list[np.ndarray]) -> None:
     decoded = through_h264(clip, 18)
     errors = [[psnr(ours, source) for source in clip] for ours in decoded]
@@ -107,6 +116,7 @@ def test_drawn_settings_are_allowed_and_vary(clip: list[np.ndarray]) -> None:
         ([np.zeros((8, 8, 3), np.uint8)], 1, {"crf": 52}, "crf must be from 0 to 51, got 52"),
         ([np.zeros((8, 8, 3), np.uint8)], 1, {"jpeg": 0}, "jpeg must be from 1"),
         ([np.zeros((8, 8, 3), np.uint8)], 1, {"noise": -1.0}, "noise must be"),
+        ([np.zeros((8, 8, 3), np.uint8)], 1, {"blotches": 200.0}, "blotches must be"),
     ],
 )
 def test_wrong_input_is_refused(

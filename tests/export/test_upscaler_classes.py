@@ -19,7 +19,7 @@ from fastvid_export import bundles, ops  # noqa: E402
 from fastvid_export.families.upscaler import KINDS, UpscalerFamily  # noqa: E402
 from fastvid_export.models.upscaler import UpscalerNet, UpscalerOptions  # noqa: E402
 from fastvid_export.training import checkpoint as ckpt  # noqa: E402
-from fastvid_export.training.restoration import compared, enlarged  # noqa: E402
+from fastvid_export.training.restoration import colour_share, compared, enlarged  # noqa: E402
 
 SMALL: dict[str, Any] = {"channels": 16, "depth": 2}
 REAL = UpscalerOptions(kind="real", scale=1, block=2, slope=0.1, colour=True, **SMALL)
@@ -91,6 +91,22 @@ def test_a_bundle_with_colour_computes_what_torch_computes(tmp_path: Path, scale
     assert np.abs(ours.astype(int) - enlarged(frame[None], scale)[0]).max() > 2
 
 
+@pytest.mark.parametrize("scale", [3, 4])
+def test_a_bundle_of_a_larger_factor_computes_what_torch_computes(
+    tmp_path: Path, scale: int
+) -> None:
+    options = UpscalerOptions(scale=scale, block=1, slope=0.1, **SMALL)
+    folder = built(options, tmp_path)
+    frame = np.random.default_rng(3).integers(0, 256, (17, 30, 3), dtype=np.uint8)
+    with Upscaler(folder, scale=scale, device="cpu") as model:
+        ours = model.upscale_frame(frame)
+    even = np.pad(frame, ((0, 1), (0, 0), (0, 0)), mode="edge")
+    luma, chroma = ops.rgb_to_luma(torch.from_numpy(even[None]))
+    theirs = ops.luma_to_rgb(network(options)(luma), chroma)[0, : 17 * scale].numpy()
+    assert ours.shape == (17 * scale, 30 * scale, 3)
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_pieces_give_the_pixels_of_the_whole(tmp_path: Path, kind: str) -> None:
     settings = {k: v for k, v in KINDS[kind].items() if k not in ("patch", "colour")}
@@ -132,6 +148,13 @@ def test_classes_are_within_their_sizes(tmp_path: Path) -> None:
 def test_wrong_settings_are_refused(tmp_path: Path, settings: dict[str, str], says: str) -> None:
     with pytest.raises(InputError, match=says):
         UpscalerFamily().task(tmp_path, tmp_path, settings)
+
+
+def test_error_of_colour_is_a_share_and_leaves_brightness_out() -> None:
+    truth = np.full((2, 8, 8, 3), 120, np.uint8)
+    off = truth + np.array([20, 0, 0], np.uint8)
+    assert colour_share(truth + 10, off, truth) == 0
+    assert colour_share(off, off, truth) == pytest.approx(1.0)
 
 
 def test_flicker_is_of_differences_in_time_and_not_of_brightness() -> None:

@@ -35,6 +35,15 @@ KINDS: dict[str, dict[str, Any]] = {
     "real": {"channels": 48, "depth": 8, "block": 2, "slope": 0.1, "colour": "yes", "patch": 64},
 }
 """Classes of upscalers, and the settings that are theirs unless said otherwise."""
+_WIDER = {"channels": 48, "depth": 10, "patch": 40}
+AT_SCALE: dict[tuple[str, str], dict[str, Any]] = {
+    ("fast", "3"): {"block": 1, "depth": 3},
+    ("fast", "4"): {"block": 1, "depth": 5},
+    ("quality", "3"): _WIDER,
+    ("quality", "4"): _WIDER,
+}
+"""What differs at a factor. The result being as large, the network sees fewer pixels the larger the
+factor is, and may do more for each."""
 _TITLES = {
     "fast": "Real-time super-resolution",
     "quality": "Super-resolution",
@@ -59,7 +68,8 @@ class UpscalerFamily:
         kind = str(settings.get("kind", "fast"))
         if kind not in KINDS:
             raise InputError(f"kind: setting must be one of {', '.join(KINDS)}, got {kind!r}")
-        settings = {**KINDS[kind], **settings}
+        shape = AT_SCALE.get((kind, str(settings.get("scale", 2))), {})
+        settings = {**KINDS[kind], **shape, **settings}
         options = options_of.fill(UpscalerOptions, settings)
         sampling = options_of.fill(UpscalingData, settings)
         options_of.refuse_rest(settings)
@@ -146,12 +156,13 @@ def _standard_quality(run: Run, data: Path, cache: Path, scale: int) -> list[Qua
 
 
 def _degraded_quality(run: Run, data: Path, cache: Path, scale: int) -> list[QualityFigure]:
-    """PSNR and flicker on clips that were degraded, beside bicubic or the input itself."""
+    """PSNR, flicker and error of colour on degraded clips, beside bicubic or the input."""
     found: dict[tuple[str, str], list[float]] = {}
     for sample in restoration.held_back(data, cache, scale):
         ours = run("upscale", {"frames": sample.small})["upscaled"]
         plain = restoration.enlarged(sample.small, scale)
         figures = restoration.compared(luma(ours), luma(plain), luma(sample.truth), scale)
+        figures["colour_share"] = restoration.colour_share(ours, plain, sample.truth)
         for metric, value in figures.items():
             found.setdefault((metric, sample.name.split(":")[0]), []).append(value)
     other = "the input" if scale == 1 else "bicubic"
@@ -159,6 +170,7 @@ def _degraded_quality(run: Run, data: Path, cache: Path, scale: int) -> list[Qua
         "psnr": ("luma PSNR", "dB"),
         "gain": (f"luma PSNR above {other}", "dB"),
         "flicker_share": (f"flicker, as a share of that of {other}", ""),
+        "colour_share": (f"error of colour, as a share of that of {other}", ""),
     }
     return [
         QualityFigure(

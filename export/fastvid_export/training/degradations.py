@@ -1,6 +1,6 @@
 """What video goes through before somebody wants it larger or cleaner, as a seeded pipeline.
 
-    frames → blur → reduction → noise → JPEG → H.264 → frames
+    frames → blur → reduction → noise → colour blotches → JPEG → H.264 → frames
 
 One draw of settings serves a whole clip, as one camera and one encoder do; the noise differs from
 frame to frame. H.264 runs over the clip in time, so that frames carry what prediction from others
@@ -22,6 +22,7 @@ from fastvid.errors import InputError
 
 Picture = NDArray[np.uint8]
 
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _FILTERS = (
     Image.Resampling.BICUBIC,
     Image.Resampling.BILINEAR,
@@ -42,6 +43,9 @@ class Degradation:
     """Standard deviation of sensor noise at mid grey in levels, from 0."""
     colour_noise: bool = False
     """Whether the noise of the three colours is independent."""
+    blotches: float = 0.0
+    """Standard deviation of colour noise that is coarser than pixels and leaves luma as it is, in
+    levels, from 0: what cameras' own denoising and subsampled chroma leave of noise."""
     jpeg: int | None = None
     """Quality of JPEG, 1 to 95; None leaves it out."""
     crf: int | None = None
@@ -60,8 +64,9 @@ def draw(rng: np.random.Generator, scale: int) -> Degradation:
     return Degradation(
         blur=float(rng.uniform(0.2, 0.5 + 0.4 * scale)) if rng.random() < 0.5 else 0.0,
         filter=_FILTERS[int(rng.integers(len(_FILTERS)))],
-        noise=float(rng.exponential(4.0)) if rng.random() < 0.5 else 0.0,
-        colour_noise=bool(rng.random() < 0.5),
+        noise=float(rng.exponential(4.5)) if rng.random() < 0.6 else 0.0,
+        colour_noise=bool(rng.random() < 0.7),
+        blotches=float(rng.exponential(5.0)) if rng.random() < 0.4 else 0.0,
         jpeg=int(rng.integers(40, 96)) if rng.random() < 0.25 else None,
         crf=int(rng.integers(18, 37)) if rng.random() < 0.85 else None,
         preset=str(rng.choice(["ultrafast", "veryfast", "medium"])),
@@ -90,6 +95,8 @@ def degrade(
     small = [_reduced(frame, scale, settings) for frame in frames]
     if settings.noise > 0:
         small = [_noisy(frame, settings, rng) for frame in small]
+    if settings.blotches > 0:
+        small = [_blotched(frame, settings.blotches, rng) for frame in small]
     if settings.jpeg is not None:
         small = [_through_jpeg(frame, settings.jpeg) for frame in small]
     if settings.crf is not None:
@@ -136,7 +143,13 @@ def _check(frames: Sequence[Picture], scale: int, settings: Degradation) -> None
         raise InputError(
             f"degrade: sides must be multiples of {unit}, got {shape[1]}x{shape[0]} at {scale}"
         )
-    for name, low, high in (("jpeg", 1, 95), ("crf", 0, 51), ("blur", 0, 50), ("noise", 0, 128)):
+    for name, low, high in (
+        ("jpeg", 1, 95),
+        ("crf", 0, 51),
+        ("blur", 0, 50),
+        ("noise", 0, 128),
+        ("blotches", 0, 128),
+    ):
         value = getattr(settings, name)
         if value is not None and not low <= value <= high:
             raise InputError(f"degrade: {name} must be from {low} to {high}, got {value}")
@@ -158,6 +171,21 @@ def _noisy(frame: Picture, settings: Degradation, rng: np.random.Generator) -> P
     grain = rng.standard_normal((*frame.shape[:2], channels), np.float32)
     deviation = settings.noise * np.sqrt(0.5 + frame.astype(np.float32) / 255.0)
     return np.clip(np.rint(frame + deviation * grain), 0, 255).astype(np.uint8)
+
+
+def _blotched(frame: Picture, deviation: float, rng: np.random.Generator) -> Picture:
+    """Colour noise of one value per some pixels, drawn anew for each frame."""
+    height, width = frame.shape[:2]
+    coarse = float(rng.uniform(1.5, 4.0))
+    sides = max(1, round(height / coarse)), max(1, round(width / coarse))
+    planes = [
+        np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC))
+        for plane in rng.standard_normal((3, *sides), np.float32)
+    ]
+    noise = np.stack(planes, -1)
+    noise -= (noise @ _LUMA)[..., None]
+    noise *= deviation / max(float(noise.std()), 1e-6)
+    return np.clip(np.rint(frame + noise), 0, 255).astype(np.uint8)
 
 
 def _through_jpeg(frame: Picture, quality: int) -> Picture:

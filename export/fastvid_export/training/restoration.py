@@ -39,8 +39,9 @@ HELD_BACK = (
     ("light", Degradation(crf=23)),
     ("compressed", Degradation(crf=31, blur=0.6)),
     ("noisy", Degradation(crf=26, noise=6.0)),
+    ("coloured", Degradation(crf=24, noise=6.0, colour_noise=True, blotches=8.0)),
 )
-"""Degradations that validate: a good upload, a bad one, and a dark room."""
+"""Degradations that validate: a good upload, a bad one, a dark room, and a phone in it."""
 _HELD_BACK_FRAMES = 6
 
 
@@ -86,7 +87,7 @@ class RestorationTask:
         photos = material.photos(self.data, held_back=False)
         clips = material.clips(self.data, held_back=False)
         recipe = {
-            "version": 1,
+            "version": 2,
             "scale": scale,
             "counts": [_SIDE, _FRAMES, *_PHOTO_FACTORS, _WINDOWS, _MOMENTS, _CROPS],
             "files": [p.name for p in photos + clips],
@@ -186,6 +187,18 @@ def compared(
         "flicker": flicker,
         "flicker_share": flicker / max(before, 1e-6),
     }
+
+
+def colour_share(
+    ours: NDArray[np.uint8], plain: NDArray[np.uint8], truth: NDArray[np.uint8]
+) -> float:
+    """Mean error of the colour differences of RGB frames (T, H, W, 3), over that of `plain`."""
+
+    def error(clip: NDArray[np.uint8]) -> float:
+        pairs = (_ycc(picture)[..., 1:].astype(np.int16) for picture in (clip, truth))
+        return float(np.abs(next(pairs) - next(pairs)).mean())
+
+    return error(ours) / max(error(plain), 1e-6)
 
 
 def enlarged(clip: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
