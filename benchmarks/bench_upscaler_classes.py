@@ -1,7 +1,10 @@
 """Time of one upscaled frame for every shipped class, beside peers with their published weights.
 
     python benchmarks/bench_upscaler_classes.py [--data ../shared/data] [--case 960x540@2 ...]
-        [--runtimes onnxruntime,openvino/bfloat16] [--peers FOLDER] [--rounds 7] [--threads 2]
+        [--runtimes onnxruntime,openvino/bfloat16] [--peers FOLDER | --own] [--rounds 7]
+        [--threads 2]
+
+Each case is a run of its own in the results: what is not measured again stays.
 
 Frame in to frame out through the SDK: peers are bundles that the exporter makes from their weights
 (RLFN-S, SPAN, EFDN, FSRCNN, ESPCN, as far as they lie in DATA/weights), so all pay for the same
@@ -17,6 +20,7 @@ resizing of that.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +33,8 @@ from onnx import numpy_helper
 from PIL import Image
 
 from fastvid import Upscaler
-from fastvid.bundle import Bundle, shipped
+from fastvid.backends import _choice
+from fastvid.bundle import Bundle, PrecisionFigure, shipped
 from fastvid.errors import FastvidError
 from fastvid.metrics import psnr
 from fastvid.scene import Scene
@@ -54,19 +59,21 @@ def main() -> None:
     parser.add_argument("--case", dest="cases", action="append", help="WxH@SCALE of the input")
     parser.add_argument("--runtimes", default="onnxruntime", help="BACKEND[/PRECISION], commas")
     parser.add_argument("--peers", type=Path, help="folder that keeps the peers' bundles")
+    parser.add_argument("--own", action="store_true", help="leave the peers out")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    rows = []
+    path = timing.RESULTS / "upscaler_classes.json"
+    cases = json.loads(path.read_text())["cases"] if path.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
         for case in options.cases or _CASES:
             size, _, scale = case.partition("@")
             width, height = map(int, size.split("x"))
             peers = options.peers or Path(folder)
-            rows += _case(width, height, int(scale), options, peers)
-    timing.write_results(
-        timing.RESULTS / "upscaler_classes.json", {"threads": options.threads, "rows": rows}
-    )
+            rows = _case(width, height, int(scale), options, peers)
+            about = {"environment": timing.environment(), "threads": options.threads}
+            cases[case] = {**about, "rows": rows}
+    timing.write_results(path, {"cases": cases})
 
 
 def _case(
@@ -78,7 +85,7 @@ def _case(
     functions: dict[str, Callable[[], object]] = {}
     rows: dict[str, dict[str, Any]] = {}
     models = []
-    for name, bundle in _bundles(scale, options.data, folder).items():
+    for name, bundle in _bundles(scale, options, folder).items():
         macs, traffic = _work(bundle)
         frame = harmed if "-real-" in name else clean
         for runtime in options.runtimes.split(","):
@@ -126,23 +133,36 @@ def _case(
     return list(rows.values())
 
 
-def _bundles(scale: int, data: Path, folder: Path) -> dict[str, Bundle]:
-    """Shipped upscalers of that factor, and peers."""
+def _bundles(scale: int, options: argparse.Namespace, folder: Path) -> dict[str, Bundle]:
+    """Shipped upscalers of that factor in float32, and peers."""
     found = {
         name: bundle
         for name, path in shipped().items()
-        if (bundle := Bundle.load(path)).task == "upscaler" and bundle.scale == scale
+        if (bundle := Bundle.load(path)).task == "upscaler"
+        and (bundle.scale, bundle.precision) == (scale, "float32")
     }
-    for pattern in _PEERS.get(scale, ()):
-        for path in sorted((data / "weights").glob(pattern)):
+    for pattern in () if options.own else _PEERS.get(scale, ()):
+        for path in sorted((options.data / "weights").glob(pattern)):
             made = folder / f"{path.stem}-x{scale}"
             if not made.exists():
                 from fastvid_export import export
 
                 made.parent.mkdir(parents=True, exist_ok=True)
                 export(path, "onnx", output=made)
-            found[path.stem] = Bundle.load(made)
+            found[path.stem] = _offered(Bundle.load(made), options.runtimes)
     return found
+
+
+def _offered(bundle: Bundle, runtimes: str) -> Bundle:
+    """A peer's bundle that may run in any of the runtimes, whatever it loses there."""
+    from fastvid_export.precisions import Measured, update
+
+    figures = [
+        PrecisionFigure(precision, backend, 0.0, 1.0, _choice.processor(), "not measured")
+        for backend, _, precision in (runtime.partition("/") for runtime in runtimes.split(","))
+        if precision not in ("", "float32", "int8")
+    ]
+    return update(bundle, [Measured(figure, "") for figure in figures])
 
 
 def _work(bundle: Bundle) -> tuple[float, float]:

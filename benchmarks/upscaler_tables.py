@@ -68,25 +68,30 @@ def time() -> str:
     """Time of each class and of peers, per size; empty without results."""
     if not exists("upscaler_classes"):
         return ""
-    result = load("upscaler_classes")
-    rows = [
-        (
-            f"{row['input'][0]}x{row['input'][1]} x{row['scale']}",
-            row["model"],
-            row["runtime"],
-            f"{row['macs_per_pixel'] / 1e3:.1f}",
-            f"{row['time']['median_ms']:.1f}",
-            f"{row['time']['min_ms']:.1f}",
-            f"{row['gflops']}",
-        )
-        for row in result["rows"]
-    ]
-    header = ["input", "model", "runtime", "kMAC per pixel", "median ms", "min ms", "GFLOP/s"]
+    header = ["model", "runtime", "kMAC per pixel", "median ms", "min ms", "GFLOP/s", "luma PSNR"]
     head = (
-        f"Frame in to frame out through the SDK, {result['threads']} threads; peers are bundles "
-        "made from their published weights by `fastvid export`.\n\n"
+        "Frame in to frame out through the SDK; peers are bundles made from their published "
+        "weights by `fastvid export`. PSNR is that of the drawn scene that was timed; `real` gets "
+        "it compressed.\n"
     )
-    return head + table(header, rows) + "\n" + source(result)
+    parts = [head]
+    for case, result in load("upscaler_classes")["cases"].items():
+        size, _, scale = case.partition("@")
+        rows = [
+            (
+                row["model"],
+                row["runtime"],
+                f"{row['macs_per_pixel'] / 1e3:.1f}",
+                f"{row['time']['median_ms']:.1f}",
+                f"{row['time']['min_ms']:.1f}",
+                f"{row['gflops']}",
+                f"{row['psnr']:.2f} dB",
+            )
+            for row in sorted(result["rows"], key=lambda row: row["time"]["median_ms"])
+        ]
+        title = f"**{size} x{scale}**, {result['threads']} threads\n"
+        parts.append("\n".join([title, table(header, rows), source(result)]))
+    return "\n".join(parts)
 
 
 def _bundles() -> dict[str, Bundle]:
