@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fastvid import _core
 from fastvid._specs import FidelityFigure, graph_spec
-from fastvid_export import fidelity
+from fastvid_export import fidelity, mapped_pages
 from fastvid_export.errors import ExportError, FidelityError
 from fastvid_export.onnx import GraphPlan, run_module
 from fastvid_export.running import Arrays
@@ -91,12 +91,13 @@ def check(
     }
     spec = graph_spec(plan.name, entry)
     expected = {kind: _expected(plan, s, weights, names) for kind, s in plan.samples.items()}
-    runner = LargeRunner(data, folder)
     figures = []
-    for kind, samples in plan.samples.items():
-        right = iter(expected[kind])
-        where = f"{kind} inputs, beside PyTorch"
-        figures += fidelity.compare(spec, lambda _: next(right), runner, samples, where)  # noqa: B023
+    with mapped_pages.bounded(folder):
+        runner = LargeRunner(data, folder)
+        for kind, samples in plan.samples.items():
+            right = iter(expected[kind])
+            where = f"{kind} inputs, beside PyTorch"
+            figures += fidelity.compare(spec, lambda _: next(right), runner, samples, where)  # noqa: B023
     if problem := fidelity.failure(figures, fidelity.GATES[precision]):
         raise FidelityError(f"fidelity: {problem}", hint="--precision float32 loses nothing")
     return figures
