@@ -57,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE[:SCALE]",
-        help="merge a LoRA file into a folder of diffusers; may be repeated",
+        help="merge a LoRA file into a folder of diffusers; may be repeated; "
+        "transformer_2=FILE[:SCALE] for the second of two",
     )
     parser.add_argument("--device", default="cuda", help="GPU of an engine (default cuda)")
     parser.add_argument(

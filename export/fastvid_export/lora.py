@@ -7,6 +7,9 @@ Two styles of keys are read:
 - Kohya's: `lora_unet_blocks_0_attn1_to_q.lora_down.weight`, `lora_up` and `alpha`, the layer's name
   with underscores for dots.
 
+Layers may be called as in diffusers, or as in the code that the model was published with (see
+`lora_names`): `diffusion_model.blocks.0.self_attn.q.lora_A.weight`.
+
 Differences of whole weights and biases (`diff`, `diff_b`) are added as well. A key that belongs to
 no layer is an error: a file that changes half of a model would change it into something else.
 """
@@ -16,19 +19,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from fastvid.errors import InputError
+from fastvid_export import lora_names
 from fastvid_export.errors import CheckpointError
 from fastvid_export.weight_files import WeightFiles, Weights, WeightSpec
 
 _PREFIXES: Mapping[str, tuple[str, ...]] = {
-    "transformer": ("transformer.", "diffusion_model.", "unet.", "base_model.model."),
+    "transformer": (
+        "transformer.", "diffusion_model.", "unet.", "base_model.model.", "pipe.dit.",
+    ),
+    "transformer_2": ("transformer_2.",),
     "text_encoder": ("text_encoder.",),
-}
+}  # fmt: skip
 _KOHYA: Mapping[str, tuple[str, ...]] = {
     "transformer": ("lora_unet_", "lora_transformer_"),
     "text_encoder": ("lora_te_", "lora_te1_"),
@@ -57,14 +64,22 @@ class Lora:
 
     path: Path
     scale: float = 1.0
+    into: str = "transformer"
+    """Where keys go that name no component, or only `transformer`; one of `_INTO`."""
+
+
+_INTO = ("transformer", "transformer_2")
 
 
 def parse(text: str) -> Lora:
-    """A LoRA from `FILE` or `FILE:SCALE`.
+    """A LoRA from `FILE` or `FILE:SCALE`, with `transformer_2=` in front for that one.
 
     Raises:
         InputError: The scale is not a finite number.
     """
+    into, equals, rest = text.partition("=")
+    if equals and into in _INTO:
+        return replace(parse(rest), into=into)
     name, mark, number = text.rpartition(":")
     if (
         not mark
@@ -182,7 +197,7 @@ def merge(components: Mapping[str, Weights], loras: Sequence[Lora]) -> dict[str,
     """Checkpoints with LoRA files merged into them.
 
     Args:
-        components: By name: `transformer`, and `text_encoder` where there is one.
+        components: By name: `transformer`, and `transformer_2` and `text_encoder` where there are.
         loras: In any order.
 
     Returns:
@@ -190,12 +205,17 @@ def merge(components: Mapping[str, Weights], loras: Sequence[Lora]) -> dict[str,
 
     Raises:
         CheckpointError: A file is damaged, or has keys that fit no layer; all are named.
+        InputError: A file is for a component that is not there.
     """
     changes: dict[str, dict[str, list[_Change]]] = {name: {} for name in components}
     layers = {name: _layers(weights) for name, weights in components.items()}
     for lora in loras:
+        if lora.into not in components:
+            raise InputError(
+                f"lora: component must be one of {', '.join(components)}, got {lora.into!r}"
+            )
         files = WeightFiles.open(lora.path)
-        found, unknown = _assign(files, lora.scale, layers)
+        found, unknown = _assign(files, lora, layers)
         problems = [
             f"{layer}: {problem}"
             for component, by_layer in found.items()
@@ -219,31 +239,31 @@ def merge(components: Mapping[str, Weights], loras: Sequence[Lora]) -> dict[str,
 
 
 def _layers(weights: Weights) -> dict[str, str]:
-    """Names of layers by how keys may call them: as they are, and with underscores."""
+    """Names of layers by how keys may call them: in two codes, and both with underscores."""
     names = [name.removesuffix(".weight") for name in weights.names if name.endswith(".weight")]
-    plain = {name: name for name in names}
+    plain = lora_names.published(names) | {name: name for name in names}
     kohya: dict[str, str] = {}
-    for name in names:
-        short = name.replace(".", "_")
+    for called, name in plain.items():
+        short = called.replace(".", "_")
         # Two layers of one short name cannot be told apart.
-        kohya[short] = "" if short in kohya else name
+        kohya[short] = name if kohya.get(short, name) == name else ""
     return {k: v for k, v in kohya.items() if v} | plain
 
 
 def _assign(
-    files: WeightFiles, scale: float, layers: Mapping[str, Mapping[str, str]]
+    files: WeightFiles, lora: Lora, layers: Mapping[str, Mapping[str, str]]
 ) -> tuple[dict[str, dict[str, _Change]], list[str]]:
     """What a file does to which layer, by component; and the keys that fit none."""
     found: dict[str, dict[str, _Change]] = {name: {} for name in layers}
     unknown = []
     for name in files.names:
         end = _ENDS.search(name)
-        place = _place(name[: end.start()], layers) if end else None
+        place = _place(name[: end.start()], lora.into, layers) if end else None
         if end is None or place is None:
             unknown.append(name)
             continue
         component, layer = place
-        change = found[component].setdefault(layer, _Change(scale, files))
+        change = found[component].setdefault(layer, _Change(lora.scale, files))
         part = _PARTS[end.group(1)]
         if part in change.parts:
             unknown.append(name)
@@ -251,11 +271,16 @@ def _assign(
     return found, unknown
 
 
-def _place(path: str, layers: Mapping[str, Mapping[str, str]]) -> tuple[str, str] | None:
+def _place(
+    path: str, into: str, layers: Mapping[str, Mapping[str, str]]
+) -> tuple[str, str] | None:
     """Component and layer of a key without its end."""
-    for component, known in layers.items():
-        for prefix in (*_PREFIXES.get(component, ()), *_KOHYA.get(component, ())):
+    # What is said of a transformer is meant for the one that the file is for.
+    places = [(name, into if name == "transformer" else name) for name in layers]
+    for written, component in places:
+        known = layers[component]
+        for prefix in (*_PREFIXES.get(written, ()), *_KOHYA.get(written, ())):
             if path.startswith(prefix) and path.removeprefix(prefix) in known:
                 return component, known[path.removeprefix(prefix)]
-    known = layers.get("transformer", {})
-    return ("transformer", known[path]) if path in known else None
+    known = layers.get(into, {})
+    return (into, known[path]) if path in known else None

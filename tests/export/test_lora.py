@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from fastvid.errors import InputError  # noqa: E402
-from fastvid_export import lora, weight_writer  # noqa: E402
+from fastvid_export import lora, lora_names, weight_writer  # noqa: E402
 from fastvid_export.errors import CheckpointError  # noqa: E402
 from fastvid_export.lora import Lora, merge  # noqa: E402
 from fastvid_export.weight_files import WeightFiles  # noqa: E402
@@ -191,6 +191,7 @@ def test_two_layers_of_one_short_name_are_not_guessed(tmp_path: Path) -> None:
         ("x.safetensors:0.8", "x.safetensors", 0.8),
         ("a:b/x.safetensors:-1.5e-1", "a:b/x.safetensors", -0.15),
         ("a:b/x.safetensors", "a:b/x.safetensors", 1.0),
+        ("a=b/x.safetensors:2", "a=b/x.safetensors", 2.0),
     ],
 )
 def test_a_scale_stands_behind_a_colon(text: str, path: str, scale: float) -> None:
@@ -201,3 +202,110 @@ def test_a_scale_stands_behind_a_colon(text: str, path: str, scale: float) -> No
 def test_scales_are_finite_numbers(text: str) -> None:
     with pytest.raises(InputError, match="FILE or FILE:SCALE"):
         lora.parse(text)
+
+
+WAN = {
+    "blocks.0.self_attn.q": "blocks.0.attn1.to_q",
+    "blocks.0.self_attn.o": "blocks.0.attn1.to_out.0",
+    "blocks.0.self_attn.norm_k": "blocks.0.attn1.norm_k",
+    "blocks.0.cross_attn.v": "blocks.0.attn2.to_v",
+    "blocks.0.cross_attn.o": "blocks.0.attn2.to_out.0",
+    "blocks.0.cross_attn.norm_q": "blocks.0.attn2.norm_q",
+    "blocks.0.cross_attn.k_img": "blocks.0.attn2.add_k_proj",
+    "blocks.0.cross_attn.v_img": "blocks.0.attn2.add_v_proj",
+    "blocks.0.cross_attn.norm_k_img": "blocks.0.attn2.norm_added_k",
+    "blocks.0.norm3": "blocks.0.norm2",
+    "blocks.0.ffn.0": "blocks.0.ffn.net.0.proj",
+    "blocks.0.ffn.2": "blocks.0.ffn.net.2",
+    "text_embedding.0": "condition_embedder.text_embedder.linear_1",
+    "text_embedding.2": "condition_embedder.text_embedder.linear_2",
+    "time_embedding.0": "condition_embedder.time_embedder.linear_1",
+    "time_embedding.2": "condition_embedder.time_embedder.linear_2",
+    "time_projection.1": "condition_embedder.time_proj",
+    "img_emb.proj.0": "condition_embedder.image_embedder.norm1",
+    "img_emb.proj.1": "condition_embedder.image_embedder.ff.net.0.proj",
+    "img_emb.proj.3": "condition_embedder.image_embedder.ff.net.2",
+    "img_emb.proj.4": "condition_embedder.image_embedder.norm2",
+    "head.head": "proj_out",
+}
+
+
+def layers_of_wan() -> list[str]:
+    """Layers with a weight of the network that takes pictures too."""
+    from fastvid_export.models.wan_transformer import WanTransformer, WanTransformerOptions
+
+    options = WanTransformerOptions(
+        num_layers=2, num_attention_heads=1, ffn_dim=8, text_dim=8, image_dim=4, in_channels=36,
+        added_kv_proj_dim=128,
+    )  # fmt: skip
+    with torch.device("meta"):
+        keys = WanTransformer(options).state_dict()
+    return [key.removesuffix(".weight") for key in keys if key.endswith(".weight")]
+
+
+def test_layers_are_known_by_the_names_of_the_published_code() -> None:
+    names = layers_of_wan()
+    found = lora_names.published(names)
+    assert {new: old for new, old in found.items() if "blocks.1" not in new}.items() >= WAN.items()
+    # What is not called otherwise is called the same there.
+    same = set(names) - set(found.values())
+    assert same == {"patch_embedding"}
+    ltx = ["proj_in", "time_embed.linear", "transformer_blocks.0.attn1.to_q"]
+    ltx.append("transformer_blocks.0.attn1.norm_q")
+    assert lora_names.published(ltx) == {
+        "patchify_proj": "proj_in",
+        "adaln_single.linear": "time_embed.linear",
+        "transformer_blocks.0.attn1.q_norm": "transformer_blocks.0.attn1.norm_q",
+    }
+    assert lora_names.published(["conv_in", "conv_out"]) == {}
+
+
+def test_diffusers_calls_them_the_same() -> None:
+    utils = pytest.importorskip("diffusers.loaders.lora_conversion_utils")
+    layers = [old for new, old in WAN.items() if "norm" not in old]
+    found = {old: new for new, old in lora_names.published(layers).items()}
+    state = {
+        f"diffusion_model.{found[old]}.lora_{ab}.weight": torch.zeros(1, 1)
+        for old in layers
+        for ab in "AB"
+    }
+    theirs = utils._convert_non_diffusers_wan_lora_to_diffusers(state)
+    assert set(theirs) == {f"transformer.{old}.lora_{ab}.weight" for old in layers for ab in "AB"}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "diffusion_model.blocks.0.self_attn.q.lora_{A}.weight",
+        "blocks.0.self_attn.q.lora_{A}.default.weight",
+        "pipe.dit.blocks.0.self_attn.q.lora_{A}.weight",
+        "diffusion_model.blocks.0.self_attn.q.lora_{down}.weight",
+        "lora_unet_blocks_0_self_attn_q.lora_{down}.weight",
+    ],
+)
+def test_files_for_the_published_code_are_merged(
+    base: WeightFiles, tmp_path: Path, key: str
+) -> None:
+    a, b = factors()
+    tensors = {key.format(A="A", down="down"): a, key.format(A="B", down="up"): b}
+    made = merged(base, tmp_path, 0.5, **tensors)
+    assert made.changed == (f"{LAYER}.weight",)
+    assert torch.equal(made.read(f"{LAYER}.weight"), base.read(f"{LAYER}.weight") + 0.5 * (b @ a))
+
+
+def test_a_second_transformer_has_files_of_its_own(base: WeightFiles, tmp_path: Path) -> None:
+    a, b = factors()
+    keys = {f"{DIFFUSERS}.lora_A.weight": a, f"{DIFFUSERS}.lora_B.weight": b}
+    save(tmp_path / "low.safetensors", **keys)
+    named = {f"transformer_2.{LAYER}.lora_A.weight": a, f"transformer_2.{LAYER}.lora_B.weight": b}
+    save(tmp_path / "named.safetensors", **named)
+    both = {"transformer": base, "transformer_2": base}
+    right = base.read(f"{LAYER}.weight") + b @ a
+    for made in (
+        merge(both, [lora.parse(f"transformer_2={tmp_path / 'low.safetensors'}")]),
+        merge(both, [Lora(tmp_path / "named.safetensors")]),
+    ):
+        assert made["transformer"] is base
+        assert torch.equal(made["transformer_2"].read(f"{LAYER}.weight"), right)
+    with pytest.raises(InputError, match="component must be one of transformer, got 'transf"):
+        merge({"transformer": base}, [Lora(tmp_path / "low.safetensors", into="transformer_2")])
