@@ -72,7 +72,21 @@ def test_arrays_follow_from_the_shapes_of_weights(
     per_token = 4 * (8 * 400 + 20 * 100)
     assert found == {"text_encoder": 512 * per_token, "transformer": 2 * 30 * 52 * per_token}
     twice = meter(bundle, monkeypatch).at(SIZES | {"N": 2})
-    assert twice == {name: 2 * size for name, size in found.items()}
+    # Of prompts there is never more than one.
+    assert twice == found | {"transformer": 2 * found["transformer"]}
+
+
+@pytest.mark.parametrize(("block", "values"), [(16, 32), (128, 128)])
+def test_blocks_of_few_bits_count_as_their_layers_and_with_what_packing_adds(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, block: int, values: int
+) -> None:
+    layers = [external("up", 400, 8, block), external("down", 8 * values, 4, block)]
+    node = helper.make_node("Add", ["x", "x"], ["y"])
+    data = tiny.model([node], [tiny.X], [tiny.Y], layers)
+    monkeypatch.setattr(Bundle, "read", lambda *_: data)
+    per_token = 4 * (8 * max(400, 8 * values) + 20 * 8 * values)
+    sums = 4 * (400 * 8 + 8 * values * 4)
+    assert meter(bundle, monkeypatch).worked_out("text_encoder", SIZES) == sums + 512 * per_token
 
 
 def test_the_part_that_takes_most_counts(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

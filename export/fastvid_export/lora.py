@@ -271,9 +271,7 @@ def _assign(
     return found, unknown
 
 
-def _place(
-    path: str, into: str, layers: Mapping[str, Mapping[str, str]]
-) -> tuple[str, str] | None:
+def _place(path: str, into: str, layers: Mapping[str, Mapping[str, str]]) -> tuple[str, str] | None:
     """Component and layer of a key without its end."""
     # What is said of a transformer is meant for the one that the file is for.
     places = [(name, into if name == "transformer" else name) for name in layers]

@@ -233,7 +233,7 @@ def test_long_clips_run_one_prompt_after_the_other(plain, monkeypatch):
     """The same latents, whether two evaluations are one of a batch or not."""
     _, generator = plain
     together = generator.generate(PROMPT, seed=1, **RUN).frames()
-    monkeypatch.setattr(sampling, "_MOST_BATCHED", 0)
+    monkeypatch.setattr(sampling, "MOST_BATCHED", 0)
     apart = generator.generate(PROMPT, seed=1, **RUN).frames()
     assert psnr(together, apart) >= 60
 

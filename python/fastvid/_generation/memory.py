@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastvid._generation.request import Request
+from fastvid._generation.sampling import MOST_BATCHED
 from fastvid._generation.staged_memory import StagedMeter
 from fastvid._memory import MARGIN, MemoryPlan, Meter, Sizes, waiting_frames
 from fastvid.backends._stages import is_staged
@@ -111,8 +112,9 @@ class ClipMemory:
             )
 
     def _of(self, request: Request, height: int, width: int) -> Sizes:
-        count = 2 if request.guidance_scale > 1 else 1
-        return self._sizes(height, width, request.num_frames, count)
+        one = self._sizes(height, width, request.num_frames, 1)
+        together = one["T"] * one["h"] * one["w"] <= MOST_BATCHED
+        return {**one, "N": 2} if request.guidance_scale > 1 and together else one
 
     def _sizes(self, height: int, width: int, num_frames: int, count: int) -> Sizes:
         spec, side = self._spec, self._spec.spatial_compression

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from fastvid.backends import Session
 
 
-# Up to so many latents two evaluations are one of a batch of two, which has less overhead; above
-# it has nothing to gain and twice the memory of one.
-_MOST_BATCHED = 16_384
+MOST_BATCHED = 2_048
+"""Latents up to which two evaluations are one of a batch of two. Measured on Wan's width and on a
+small model (benchmarks/bench_large_memory.py --batches): a tenth faster at some hundred latents,
+nothing from 2048 on, where a batch only takes twice the memory."""
 _PLACED = IN_LATENTS[1:]
 """Kinds of pictures that stand in the latents after each step, not only at the end."""
 _TINY = 1e-12
@@ -283,7 +284,7 @@ class Sampler:
         """What stays the same in every step: an entry for each time that the model runs in one."""
         _, _, count, height, width = self._shape
         both = [prompt] if negative is None else [prompt, negative]
-        together = count * height * width <= _MOST_BATCHED
+        together = count * height * width <= MOST_BATCHED
         groups = [both] if together else [[one] for one in both]
         names = self._graph("transformer").inputs
         shared: dict[str, Any] = {}

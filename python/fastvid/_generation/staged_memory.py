@@ -1,12 +1,14 @@
 """What a model that is loaded in parts needs in memory, without loading it to find out.
 
-Weights are the bytes of the files of a part: they are mapped, and a step touches all of them. What
-a network of products computes on is worked out from the sizes of its weights, which the graph names
+Weights are the bytes of the files of a part: they are mapped, and a step touches all of them.
+Weights of few bits are packed as they are loaded, with a sum for each of their blocks. What a
+network of products computes on is worked out from the sizes of its weights, which the graph names
 without holding them: per token `_WIDEST` arrays of the widest layer and `_WIDTH` of the width that
-most layers read, in float32. onnxruntime's arena keeps what it once took, so that is more than what
-is alive together; the two factors are those of a measured step (benchmarks/bench_large.py says how
-near plans come). Parts below `_SMALL` bytes, among them autoencoders, are measured on small
-frames as those of other models are.
+most layers read, in float32, whatever the products are computed in. onnxruntime's arena keeps what
+it once took, so that is more than what is alive together, and grows with the number of layers; the
+two factors are those of a step of thirty (benchmarks/bench_large_memory.py says how near plans
+come). Parts below `_SMALL` bytes, among them autoencoders, are measured on small frames as those of
+other models are.
 """
 
 from __future__ import annotations
@@ -75,15 +77,16 @@ class StagedMeter:
         """Bytes of a graph of products, from the shapes of its weights."""
         graph = self._bundle.graph(name)
         model = self._bundle.read(graph.file)
-        per_token, patch = _shape_of_network(model)
-        tokens = sizes["N"] * sizes["L"]
+        packed, per_token, patch = _shape_of_network(model)
+        # Prompts are read one after another.
+        tokens = sizes["L"]
         if part_of(name).startswith("transformer"):
             tokens = sizes["N"] * max(1, sizes["T"] * sizes["h"] * sizes["w"] // patch)
-        return Need(0, per_token).at(tokens)
+        return Need(packed, per_token).at(tokens)
 
 
-def _shape_of_network(model: bytes) -> tuple[int, int]:
-    """Bytes that a token takes, and latents that are one token."""
+def _shape_of_network(model: bytes) -> tuple[int, int, int]:
+    """Bytes that packing adds, that a token takes, and latents that are one token."""
     shapes = weight_shapes(model)
     products = [shape for shape in shapes if len(shape) == 2]
     # (rows, blocks, bytes): 16 bytes are 32 values of 4 bits, 128 bytes as many of 8.
@@ -96,4 +99,5 @@ def _shape_of_network(model: bytes) -> tuple[int, int]:
     width = read.most_common(1)[0][0] if read else 0
     widest = max((max(shape) for shape in layers), default=0)
     patch = min((math.prod(shape[2:]) for shape in kernels), default=1)
-    return _FLOAT * (_WIDEST * widest + _WIDTH * width), patch
+    packed = sum(_FLOAT * shape[0] * shape[1] for shape in blocks)
+    return packed, _FLOAT * (_WIDEST * widest + _WIDTH * width), patch
