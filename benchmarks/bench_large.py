@@ -181,10 +181,11 @@ def make_weights(module: Any, folder: Path, dtype: str) -> dict[str, Any]:
         count = math.prod(shape)
         if "norm" in name and name.endswith("weight"):
             return torch.ones(shape)
-        values = pool.repeat(-(-count // len(pool)))[:count] if count > len(pool) else pool[:count]
         inputs = math.prod(shape[1:]) if len(shape) > 1 else 400
+        values = (pool / math.sqrt(inputs)).to(getattr(torch, dtype))
+        values = values.repeat(-(-count // len(pool)))[:count]
         # No two alike: onnxruntime packs equal weights once.
-        return values.roll(zlib.crc32(name.encode()) % count).reshape(shape) / math.sqrt(inputs)
+        return values.roll(zlib.crc32(name.encode()) % count).reshape(shape)
 
     kinds = {name: (getattr(torch, dtype), shape) for name, shape in shapes.items()}
     start = time.perf_counter()

@@ -10,7 +10,9 @@ arrays.
 
 Each part is a process of its own. A thread asks every 10 ms what the system counts as its memory:
 `anonymous` is what no file backs and only this process holds, `mapped` are pages of files, which
-the system can drop at any time. The peak is the system's own count of both.
+the system can drop at any time. The peak is that of both. With `--wrap` in front of the parts it
+must be `chrt -r`, not `-f`: on one core the latter lets no second thread run, neither the one that
+counts nor the one that gives pages back.
 
 A run at two sizes, of which one has twice the tokens, says what grows with them. A block reads its
 weights once and multiplies 2 * weights * tokens numbers: at 1560 tokens and 10^11 operations a

@@ -46,7 +46,65 @@ def linear() -> str:
 def models() -> str:
     """A step of Wan 2.1's shape beside torch eager, and the memory of its parts."""
     parts = [_model(load(path.stem)) for path in sorted(timing.RESULTS.glob("large_*.json"))]
-    return "\n".join(parts)
+    return "\n".join([*parts, memory(), batches()])
+
+
+def memory() -> str:
+    """What networks of real size take while they are exported and run."""
+    results = [load(path.stem) for path in sorted(timing.RESULTS.glob("memory_large_*.json"))]
+    rows = []
+    for result in results:
+        network = f"{result['network']}, {result['layers']} blocks, {result['dtype']}"
+        for precision, entry in result["precisions"].items():
+            made = entry["export"]
+            export = (
+                _gb(result["weights"]), f"{made['seconds']:.0f}", _gb(made["new_bytes"]),
+                _gb(made["peak"]), _gb(made["peak_anonymous"]),
+            )  # fmt: skip
+            runs = entry["runs"] or [{}]
+            for number, one in enumerate(runs):
+                shown = export if number == 0 else ("",) * len(export)
+                rows.append((network if number == 0 else "", precision, *shown, *_run(one)))
+    header = [
+        "network", "products", "checkpoint GB", "export s", "written GB", "export peak GB",
+        "anonymous GB", "tokens", "load s", "load peak GB", "run s", "run peak GB", "anonymous GB",
+        "of the plan",
+    ]  # fmt: skip
+    return (
+        "Memory of networks of Wan's shapes with random weights, one thread, each part a process "
+        "of its own. A peak is what the system counts as the process's, pages of mapped files "
+        "included; `anonymous` is what of it no file backs, at its own peak. Pages are given back "
+        "while an export is checked, so that its peak is below the weights' size; a run maps all "
+        "it reads, and the system takes pages back as it needs them.\n\n"
+        + table(header, rows)
+        + "\n"
+        + "\n".join(source(result) for result in results)
+    )
+
+
+def _run(one: dict[str, Any]) -> tuple[str, ...]:
+    if not one:
+        return ("",) * 7
+    return (
+        str(one["tokens"]), f"{one['load_seconds']:.1f}", _gb(one["load"]["peak"]),
+        f"{min(one['seconds']):.1f}", _gb(one["peak"]), _gb(one["peak_anonymous"]),
+        f"{one['of_plan']:.2f}",
+    )  # fmt: skip
+
+
+def batches() -> str:
+    """Two prompts of one batch beside one after the other."""
+    rows = []
+    for path in sorted(timing.RESULTS.glob("memory_large_*.json")):
+        result = load(path.stem)
+        for entry in result["precisions"].values():
+            for latents, (one, two) in entry.get("batches", {}).items():
+                rows.append((latents, f"{one:.2f}", f"{two:.2f}", f"{2 * one / two:.2f}x"))
+    header = ["latents", "one prompt s", "two in a batch s", "faster than twice one"]
+    return (
+        "Guidance evaluates two prompts: in one batch or one after the other. The same transformer "
+        "of 3 blocks in float32, one thread.\n\n" + table(header, rows)
+    )
 
 
 def _model(result: dict[str, Any]) -> str:
@@ -58,9 +116,8 @@ def _model(result: dict[str, Any]) -> str:
             f"{entry['ratio']:.2f}",
             _gb(entry["export"]["bytes"]),
             _gb(entry["export"]["new_bytes"]),
-            _gb(entry["export"]["peak"]),
-            _gb(entry["step"]["peak"]),
-            f"{entry['step']['peak_of_planned']:.2f}",
+            # Equal random weights are packed once; the table of memory has others.
+            "" if precision in ("int8", "int4") else _gb(entry["step"]["peak"]),
             f"{entry['export']['psnr'][0]:.1f}",
             f"{entry['export']['cosine'][0]:.5f}",
             f"{entry['step']['error']:.1e}",
@@ -74,17 +131,15 @@ def _model(result: dict[str, Any]) -> str:
             "1.00",
             "",
             "",
-            "",
             _gb(peer["peak"]),
-            "",
             "",
             "",
             f"{peer['error']:.1e}",
         )
     )
     header = [
-        "products", "step s", "of torch's time", "bundle GB", "written GB", "export peak GB",
-        "step peak GB", "of the plan", "PSNR dB", "cosine", "error",
+        "products", "step s", "of torch's time", "bundle GB", "written GB",
+        "step peak GB", "PSNR dB", "cosine", "error",
     ]  # fmt: skip
     return (
         f"A transformer of Wan 2.1's shape, {result['layers']} blocks and "

@@ -85,7 +85,7 @@ def test_blocks_of_few_bits_count_as_their_layers_and_with_what_packing_adds(
     data = tiny.model([node], [tiny.X], [tiny.Y], layers)
     monkeypatch.setattr(Bundle, "read", lambda *_: data)
     per_token = 4 * (8 * max(400, 8 * values) + 20 * 8 * values)
-    sums = 4 * (400 * 8 + 8 * values * 4)
+    sums = 2 * 4 * (400 * 8 + 8 * values * 4)
     assert meter(bundle, monkeypatch).worked_out("text_encoder", SIZES) == sums + 512 * per_token
 
 

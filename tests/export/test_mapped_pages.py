@@ -20,7 +20,7 @@ COUNT = 16 << 20
 
 @pytest.fixture
 def files(tmp_path: Path) -> WeightFiles:
-    shapes = {name: (torch.float32, (COUNT,)) for name in ("a", "b")}
+    shapes = dict.fromkeys(("a", "b"), (torch.float32, (COUNT,)))
     weight_writer.write(tmp_path / "m.safetensors", shapes, lambda _: torch.ones(COUNT))
     return WeightFiles.open(tmp_path / "m.safetensors")
 

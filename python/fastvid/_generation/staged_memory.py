@@ -1,7 +1,7 @@
 """What a model that is loaded in parts needs in memory, without loading it to find out.
 
 Weights are the bytes of the files of a part: they are mapped, and a step touches all of them.
-Weights of few bits are packed as they are loaded, with a sum for each of their blocks. What a
+Weights of few bits are packed as they are loaded, scales too, with sums of their blocks. What a
 network of products computes on is worked out from the sizes of its weights, which the graph names
 without holding them: per token `_WIDEST` arrays of the widest layer and `_WIDTH` of the width that
 most layers read, in float32, whatever the products are computed in. onnxruntime's arena keeps what
@@ -99,5 +99,6 @@ def _shape_of_network(model: bytes) -> tuple[int, int, int]:
     width = read.most_common(1)[0][0] if read else 0
     widest = max((max(shape) for shape in layers), default=0)
     patch = min((math.prod(shape[2:]) for shape in kernels), default=1)
-    packed = sum(_FLOAT * shape[0] * shape[1] for shape in blocks)
+    # A sum and a scale of each block.
+    packed = sum(2 * _FLOAT * shape[0] * shape[1] for shape in blocks)
     return packed, _FLOAT * (_WIDEST * widest + _WIDTH * width), patch
