@@ -34,10 +34,12 @@ def test_shipped_models_and_all_formats_are_the_default() -> None:
     assert {spec.size for spec in specs if spec.task != "generator"} == {(1280, 720)}
 
 
-def test_a_short_name_is_that_model_of_every_task() -> None:
+def test_a_short_name_is_that_model_of_every_task_and_factor() -> None:
+    upscalers = [f"upscaler-fast-x{scale}" for scale in (2, 3, 4)]
     labels = {bundle.name for bundle in _plan.find_models(["fast"])}
-    assert labels == {"interpolator-fast", "upscaler-fast-x2"}
-    assert [b.name for b in _plan.find_models(["upscaler-fast"])] == ["upscaler-fast-x2"]
+    assert labels == {"interpolator-fast", *upscalers}
+    assert [b.name for b in _plan.find_models(["upscaler-fast"])] == upscalers
+    assert [b.name for b in _plan.find_models(["upscaler-fast-x2"])] == upscalers[:1]
 
 
 def test_sizes_come_from_the_clip_and_of_a_generator_from_itself(models: Path) -> None:

@@ -84,6 +84,14 @@ def test_h264_keeps_the_order_of_frames(clip: list[np.ndarray]) -> None:
     assert [int(np.argmax(row)) for row in errors] == [0, 1, 2, 3]
 
 
+def test_h264_shifts_no_colour(clip: list[np.ndarray]) -> None:
+    noise = np.random.default_rng(2).normal(128, 30, (2, 64, 96, 1))
+    noisy = np.clip(np.rint(noise), 0, 255).astype(np.uint8).repeat(3, -1)
+    for frames in (clip[:2], list(noisy)):
+        for ours, source in zip(through_h264(frames, 4), frames, strict=True):
+            assert np.abs((ours.astype(float) - source).mean((0, 1))).max() < 0.25
+
+
 def test_the_same_seed_degrades_the_same(clip: list[np.ndarray]) -> None:
     def once() -> list[np.ndarray]:
         rng = np.random.default_rng(7)

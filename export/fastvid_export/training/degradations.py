@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from fastvid import ops
 from fastvid.errors import InputError
 
 Picture = NDArray[np.uint8]
@@ -107,6 +108,9 @@ def degrade(
 def through_h264(frames: Sequence[Picture], crf: int, preset: str = "veryfast") -> list[Picture]:
     """The frames, encoded as one 4:2:0 clip and decoded again.
 
+    Colour is converted by `fastvid.ops`, as it will be where the network runs: libswscale's own
+    conversion darkens by a level, which a network would learn to undo.
+
     Args:
         frames: uint8 RGB (H, W, 3) of one size, H and W even.
         crf: Constant rate factor, 0 to 51.
@@ -121,12 +125,22 @@ def through_h264(frames: Sequence[Picture], crf: int, preset: str = "veryfast") 
         stream = container.add_stream("libx264", rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"  # type: ignore[attr-defined]
         for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            planes = ops.rgb_to_yuv(np.ascontiguousarray(frame))
+            flat = np.concatenate([plane.ravel() for plane in planes])
+            picture = av.VideoFrame.from_ndarray(flat.reshape(-1, width), format="yuv420p")
             container.mux(stream.encode(picture))  # type: ignore[attr-defined]
         container.mux(stream.encode(None))  # type: ignore[attr-defined]
     buffer.seek(0)
     with av.open(buffer) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        decoded = [frame.to_ndarray(format="yuv420p") for frame in container.decode(video=0)]
+    return [_to_rgb(planes.ravel(), height, width) for planes in decoded]
+
+
+def _to_rgb(flat: Picture, height: int, width: int) -> Picture:
+    luma, quarter = height * width, height * width // 4
+    planes = flat[:luma], flat[luma : luma + quarter], flat[luma + quarter :]
+    sides = (height, width), (height // 2, width // 2), (height // 2, width // 2)
+    return ops.yuv_to_rgb(*(p.reshape(s) for p, s in zip(planes, sides, strict=True)))
 
 
 def _check(frames: Sequence[Picture], scale: int, settings: Degradation) -> None:

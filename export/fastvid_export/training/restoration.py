@@ -87,7 +87,7 @@ class RestorationTask:
         photos = material.photos(self.data, held_back=False)
         clips = material.clips(self.data, held_back=False)
         recipe = {
-            "version": 2,
+            "version": 3,
             "scale": scale,
             "counts": [_SIDE, _FRAMES, *_PHOTO_FACTORS, _WINDOWS, _MOMENTS, _CROPS],
             "files": [p.name for p in photos + clips],
@@ -214,7 +214,7 @@ def held_back(data: Path, cache: Path, scale: int) -> list[RealSample]:
     """Degraded clips of material that never trains."""
     clips = material.clips(data, held_back=True)
     recipe: dict[str, object] = {
-        "version": 2,
+        "version": 3,
         "scale": scale,
         "frames": _HELD_BACK_FRAMES,
         "settings": [repr(kind) for kind in HELD_BACK],
