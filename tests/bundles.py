@@ -44,8 +44,11 @@ def upscaler(folder: Path, *, scale: int = 2, **rule: Any) -> Bundle:
     return write_bundle(folder, manifest, {"run.onnx": data})
 
 
-def conv_upscaler(folder: Path, **changes: Any) -> Bundle:
-    """Doubles frames through four convolutions of 16 channels between fastvid's colour nodes."""
+def conv_upscaler(folder: Path, size: tuple[int, int] | None = None, **changes: Any) -> Bundle:
+    """Doubles frames through four convolutions of 16 channels between fastvid's colour nodes.
+
+    `size` is the one height and width that it takes; None is any.
+    """
     rng = np.random.default_rng(0)
     weights = []
 
@@ -72,16 +75,17 @@ def conv_upscaler(folder: Path, **changes: Any) -> Bundle:
         helper.make_node("DepthToSpace", ["last"], ["large"], blocksize=2, mode="CRD"),
         helper.make_node("LumaToRgb", ["large", "chroma"], ["upscaled"], domain="fastvid"),
     ]
-    frames = tiny_models.tensor("frames", "uint8", "N", "H", "W", 3)
+    frames = tiny_models.tensor("frames", "uint8", *((1, *size) if size else ("N", "H", "W")), 3)
     inside = tiny_models.tensor("upscaled", "uint8", "N", "h", "w", 3)
     outside = tiny_models.tensor("upscaled", "uint8", "N", "2*H", "2*W", 3)
+    if size is not None:
+        outside = tiny_models.tensor("upscaled", "uint8", 1, 2 * size[0], 2 * size[1], 3)
     manifest = tiny_models.manifest(
         name=folder.name,
         task="upscaler",
         scale=2,
         graphs={"upscale": {"file": "upscale.onnx", "inputs": [frames], "outputs": [outside]}},
-        size_rule=_RULE,
-        **changes,
+        **{"size_rule": _RULE} | changes,
     )
     data = tiny_models.model(nodes, [frames], [inside], weights, domains={"fastvid": 1})
     return write_bundle(folder, manifest, {"upscale.onnx": data})

@@ -22,8 +22,12 @@ fastvid upscale IN --scale 2 --model rlfn-s-x2
 ```
 
 Networks from spandrel are built by [spandrel](https://github.com/chaiNNer-org/spandrel) and
-exported from its definition; where one decides by the size of a picture it cannot be exported, and
-is refused when that shows. Every import is held against its source network before it is written.
+exported from its definition. Every import is held against its source network before it is written.
+"""
+_RUNS = """`any size`: the graph takes frames of any height and width. `fixed tile`: the network's
+code works with the size of the picture as a constant, so its graph takes 256x256 (`--tile N` for
+another), and frames pass in
+[pieces of that size](super-resolution-checkpoints.md#pieces-of-one-size).
 """
 
 
@@ -34,8 +38,17 @@ def to_markdown() -> str:
         rows = [one for one in importers.architectures() if one.task == task]
         if not rows:
             continue
-        lines += [f"## {title}", "", "| Network | From | Read from | Notes |"]
-        lines.append("| --- | --- | --- | --- |")
-        lines += [f"| {one.name} | {one.source} | {one.reads} | {one.notes} |" for one in rows]
-        lines.append("")
+        lines += [f"## {title}", ""]
+        names = ["Network", "From", "Read from", "Notes"]
+        cells = [[one.name, one.source, one.reads, one.notes] for one in rows]
+        if task == "upscaler":
+            lines.append(_RUNS)
+            names.insert(3, "Runs")
+            for line, one in zip(cells, rows, strict=True):
+                line.insert(3, one.runs)
+        lines += [_row(names), _row(["---"] * len(names)), *map(_row, cells), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

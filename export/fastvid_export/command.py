@@ -90,6 +90,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PART",
         help="of a RIFE checkpoint: look for motion at 0.5 or 0.25 of the size, for 4K",
     )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="N",
+        help="of a checkpoint: a graph for pieces of N x N alone, where its sizes cannot vary "
+        "(default 256)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quiet", action="store_true", help="no progress and no summary")
     parser.add_argument("--debug", action="store_true", help="show the traceback of errors")
@@ -154,6 +161,7 @@ def run(options: argparse.Namespace) -> int:
         name=options.name,
         licence=options.licence,
         flow_scale=options.flow_scale,
+        tile=options.tile,
     )
     request = exporting.Request(
         model=options.model,

@@ -35,7 +35,6 @@ _ALSO = {"upscale": "upscaler", "interpolate": "interpolator", "restore": "upsca
 """The commands' words for the tasks."""
 LAYOUTS = ("nchw", "nhwc")
 ORDERS = ("rgb", "bgr")
-_TRIED = 64
 
 
 def name_of(path: Path, flags: OnnxFlags) -> str:
@@ -85,14 +84,7 @@ def wrap(path: Path, flags: OnnxFlags, out: Path, say: Callable[[str], None]) ->
     }
     if wanted.task == "upscaler":
         manifest["scale"] = wanted.scale
-        runner = Runner(files["upscale.onnx"])
-        cut = tiling.measure(
-            files["upscale.onnx"],
-            lambda frames: runner({"frames": frames})["upscaled"],
-            wanted.scale,
-            step,
-            least,
-        )
+        cut = _cut(files["upscale.onnx"], wanted)
         manifest["tiling"] = cut.manifest()
         # A frame that is no multiple of what pieces are could not be cut.
         step = math.lcm(step, cut.spec.multiple_of)
@@ -118,6 +110,8 @@ def _checked(flags: OnnxFlags) -> Wanted:
 
     if flags.flow_scale is not None:
         raise InputError("flow-scale: argument is for RIFE checkpoints, got an ONNX file")
+    if flags.tile is not None:
+        raise InputError("tile: argument is for checkpoints, got an ONNX file, which has its size")
     given = _ALSO.get(flags.task or "", flags.task)
     task = one_of("task", given, TASKS, None)
     low, high = flags.range or (0.0, 1.0)
@@ -147,6 +141,19 @@ def _checked(flags: OnnxFlags) -> Wanted:
     )
 
 
+def _cut(graph: bytes, wanted: Wanted) -> tiling.Tiling:
+    """How frames may pass in pieces, or must."""
+    runner = Runner(graph)
+
+    def run(frames: tiling.Frames) -> tiling.Frames:
+        return runner({"frames": frames})["upscaled"]
+
+    if wanted.fixed is not None:
+        return tiling.measure_fixed(run, wanted.scale, wanted.fixed)
+    least = max(wanted.minimum, wanted.multiple_of)
+    return tiling.measure(graph, run, wanted.scale, wanted.multiple_of, least)
+
+
 # Whether it is true
 
 
@@ -156,18 +163,19 @@ def _try(files: Mapping[str, bytes], wanted: Wanted) -> None:
     Raises:
         ExportError: They fail, or make something that does not look like the picture.
     """
-    side = -(-max(_TRIED, wanted.minimum) // wanted.multiple_of) * wanted.multiple_of
-    picture = Scene(side, side, seed=1).draw(0.5)[None]
+    height, width = probing.sides_of(wanted)
+    scene = Scene(max(width, 64), max(height, 64), seed=1).draw(0.5)
+    picture = np.ascontiguousarray(scene[None, :height, :width])
     if wanted.task == "upscaler":
         made = _ran(files, "upscale", {"frames": picture})["upscaled"]
-        expected = (1, wanted.scale * side, wanted.scale * side, 3)
+        expected = (1, wanted.scale * height, wanted.scale * width, 3)
         if made.shape != expected:
             raise ExportError(
                 f"scale: argument must be what the network does, {wanted.scale} gives {expected}, "
                 f"the network {made.shape}",
                 hint="--scale, --layout and --size-multiple say what the network takes",
             )
-        blocks = made.reshape(1, side, wanted.scale, side, wanted.scale, 3)
+        blocks = made.reshape(1, height, wanted.scale, width, wanted.scale, 3)
         small = np.rint(blocks.mean((2, 4))).astype(np.uint8)
     else:
         features = _ran(files, "motion", {"frame0": picture, "frame1": picture})

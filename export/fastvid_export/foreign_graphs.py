@@ -53,6 +53,10 @@ class OnnxFlags:
     flow_scale: float | None = None
     """The part of the frames' size at which an IFNet looks for motion; no ONNX file has it."""
 
+    tile: int | None = None
+    """Height and width to export a checkpoint for, which then takes no other; no ONNX file has
+    it."""
+
     def refuse(self, kind: str) -> None:
         """Raises InputError if a flag is given for what needs none."""
         given = [f.name.replace("_", "-") for f in fields(self) if getattr(self, f.name)]
@@ -86,6 +90,8 @@ class Wanted:
     """3 for RGB; 1 for luma, of an upscaler."""
     minimum: int = 1
     """Least height and width."""
+    fixed: tuple[int, int] | None = None
+    """Height and width, where an upscaler takes no other."""
 
 
 # The network's own inputs and outputs
@@ -145,7 +151,8 @@ def _check_picture(value: onnx.ValueInfoProto, channels: int, wanted: Wanted) ->
             hint=hint,
         )
     sides = shape[1:3] if wanted.last else shape[2:4]
-    if fixed := [side for side in sides if isinstance(side, int)]:
+    fixed = [side for side in sides if isinstance(side, int)]
+    if fixed and wanted.fixed is None:
         raise InputError(
             f"model: height and width of {value.name} must vary, got {fixed} in shape {shape}",
             hint="export the network again with dynamic height and width",
@@ -284,7 +291,10 @@ def upscaler_graphs(model: onnx.ModelProto, wanted: Wanted, flags: OnnxFlags) ->
     batch = batch if isinstance(batch, int) and batch else "N"
     factor = "" if wanted.scale == 1 else f"{wanted.scale}*"
     large: list[int | str] = [batch, f"{factor}H", f"{factor}W", 3]
-    frames = [batch, "H", "W", 3]
+    frames: list[int | str] = [batch, "H", "W", 3]
+    if wanted.fixed is not None:
+        frames[1:3] = wanted.fixed
+        large[1:3] = [wanted.scale * side for side in wanted.fixed]
     made = _assembled(
         model,
         before,

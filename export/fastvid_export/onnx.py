@@ -147,7 +147,10 @@ def traced(
                 input_names=[port.name for port in plan.inputs],
                 output_names=[port.name for port in plan.outputs],
                 opset_version=OPSET,
-                custom_translation_table=table or ops.onnx_translations(),
+                custom_translation_table={
+                    torch.ops.aten.sort.stable: _sorted,
+                    **(table or ops.onnx_translations()),
+                },
                 verbose=False,
                 optimize=not absent,
             )
@@ -157,6 +160,17 @@ def traced(
     if absent:
         _leave_out(program, absent)
     return _clean(program.model_proto, plan)
+
+
+def _sorted(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """`torch.sort(x, stable=...)`, for which the exporter has no translation.
+
+    ONNX puts the first of equal values first, which PyTorch does too on a CPU if not asked to.
+    """
+    from onnxscript import opset18 as op
+
+    count = op.Shape(x, start=dim, end=None if dim == -1 else dim + 1)
+    return op.TopK(x, count, axis=dim, largest=int(descending), sorted=1)
 
 
 def _leave_out(program: torch.onnx.ONNXProgram, absent: Collection[str]) -> None:

@@ -77,7 +77,7 @@ def probe(
         flags: Which of them were given.
 
     Returns:
-        The network, with heights and widths that vary, and what was found.
+        The network, with heights and widths that vary where it runs on others, and what was found.
 
     Raises:
         InputError: Something cannot be told, or a flag does not fit; names the flag.
@@ -88,8 +88,14 @@ def probe(
     if not upscales:
         _assign_inputs(model, found)
     fixed = _fixed(model)
-    model = _freed(model) if fixed else model
-    _find_sizes(model, found, fixed)
+    free = _freed(model) if fixed else model
+    if not (_find_sizes(free, found, fixed) or _find_fixed(model, found, fixed)):
+        raise InputError(
+            f"model: height and width must vary, got {list(fixed)}, and the network runs on no "
+            "other",
+            hint="export the network again with dynamic height and width",
+        )
+    model = model if found.wanted.fixed else free
     _find_range(model, found)
     _find_order(model, found)
     if not upscales:
@@ -231,8 +237,12 @@ def _freed(model: onnx.ModelProto) -> onnx.ModelProto:
     return free
 
 
-def _find_sizes(model: onnx.ModelProto, found: Findings, fixed: Sequence[int]) -> None:
-    """Layout, channels, multiple, scale and least size: the first that the network runs with."""
+def _find_sizes(model: onnx.ModelProto, found: Findings, fixed: Sequence[int]) -> bool:
+    """Layout, channels, multiple, scale and least size: the first that the network runs with.
+
+    Returns:
+        False if it runs with none, but the file fixes a size that it may run with.
+    """
     problem: FastvidError | None = None
     for wanted in _layouts(model, found):
         try:
@@ -241,19 +251,17 @@ def _find_sizes(model: onnx.ModelProto, found: Findings, fixed: Sequence[int]) -
             problem = problem or error
             continue
         for multiple in (found.flags.multiple_of,) if found.flags.multiple_of else _MULTIPLES:
+            count = -(-_SIDE // multiple) | 1
             try:
-                scale = _scale_at(trial, wanted.task, multiple)
+                # Sides that are odd multiples.
+                scale = _scale_at(trial, wanted.task, count * multiple, (count + 2) * multiple)
             except ExportError as error:
                 problem = problem or error
                 continue
             _take_sizes(trial, found, replace(wanted, multiple_of=multiple), scale, fixed)
-            return
+            return True
     if fixed:
-        raise InputError(
-            f"model: height and width must vary, got {list(fixed)}, and the network runs on no "
-            "other",
-            hint="export the network again with dynamic height and width",
-        )
+        return False
     assert problem is not None
     if isinstance(problem, InputError):
         raise problem
@@ -264,6 +272,27 @@ def _find_sizes(model: onnx.ModelProto, found: Findings, fixed: Sequence[int]) -
     )
 
 
+def _find_fixed(model: onnx.ModelProto, found: Findings, fixed: Sequence[int]) -> bool:
+    """Layout, channels and scale of an upscaler at the one size that the file fixes."""
+    if found.wanted.task != "upscaler" or len(fixed) != 2:
+        return False
+    height, width = fixed
+    for layout in _layouts(model, found):
+        wanted = replace(layout, fixed=(height, width))
+        try:
+            scale = _scale_at(_Trial(model, wanted, found.flags), wanted.task, height, width)
+        except FastvidError:
+            continue
+        if not found.flags.padding:
+            wanted = replace(wanted, padding="reflect")
+        found.wanted = replace(wanted, scale=found.flags.scale or scale)
+        _note_sizes(found, scale)
+        text = f"{width}x{height} alone: larger frames pass in pieces, smaller are extended"
+        found.note("sizes", text)
+        return True
+    return False
+
+
 def _layouts(model: onnx.ModelProto, found: Findings) -> list[Wanted]:
     """What to try: what the caller says, else every layout and number of channels."""
     lasts = (found.wanted.last,) if found.flags.layout else (False, True)
@@ -271,14 +300,12 @@ def _layouts(model: onnx.ModelProto, found: Findings) -> list[Wanted]:
     return [replace(found.wanted, last=last, channels=n) for n in channels for last in lasts]
 
 
-def _scale_at(trial: _Trial, task: str, multiple: int) -> int:
-    """The network's factor on a picture whose sides are odd multiples.
+def _scale_at(trial: _Trial, task: str, height: int, width: int) -> int:
+    """The network's factor on a picture.
 
     Raises:
         ExportError: It does not run, or makes no picture of a whole factor.
     """
-    count = -(-_SIDE // multiple) | 1
-    height, width = count * multiple, (count + 2) * multiple
     picture = _drawn(height, width)
     if task == "interpolator":
         made = trial.between(picture, _drawn(height, width, 0.55), 0.5)
@@ -301,12 +328,7 @@ def _take_sizes(
     # What runs on the smallest picture tried runs on any.
     minimum = wanted.multiple_of if least == sides[0] else least
     found.wanted = replace(wanted, scale=found.flags.scale or scale, minimum=minimum)
-    if not found.flags.layout:
-        found.note("layout", "nhwc" if wanted.last else "nchw")
-    if wanted.task == "upscaler":
-        found.note("colour", "luma alone" if wanted.channels == 1 else "three channels")
-        if found.flags.scale is None:
-            found.note("scale", str(scale))
+    _note_sizes(found, scale)
     if not found.flags.multiple_of:
         found.note("size-multiple", str(wanted.multiple_of))
     if minimum > wanted.multiple_of:
@@ -316,9 +338,20 @@ def _take_sizes(
         found.note("sizes", f"any, though the file says {text}: it runs on others too")
 
 
-def _side_of(wanted: Wanted) -> int:
+def _note_sizes(found: Findings, scale: int) -> None:
+    if not found.flags.layout:
+        found.note("layout", "nhwc" if found.wanted.last else "nchw")
+    if found.wanted.task == "upscaler":
+        found.note("colour", "luma alone" if found.wanted.channels == 1 else "three channels")
+        if found.flags.scale is None:
+            found.note("scale", str(scale))
+
+
+def sides_of(wanted: Wanted) -> tuple[int, int]:
+    """Height and width of a picture to try."""
     step = wanted.multiple_of
-    return -(-max(_SIDE, wanted.minimum) // step) * step
+    side = -(-max(_SIDE, wanted.minimum) // step) * step
+    return wanted.fixed or (side, side)
 
 
 # Levels and colours
@@ -329,8 +362,7 @@ def _find_range(model: onnx.ModelProto, found: Findings) -> None:
     given, given_out = found.flags.range, found.flags.output_range
     if (given and given_out) or _takes_bytes(model, found):
         return
-    side = _side_of(found.wanted)
-    picture = _drawn(side, side)
+    picture = _drawn(*sides_of(found.wanted))
     ranges = (given,) if given else _RANGES
     pairs = [(one, given_out or one) for one in ranges]
     tried = [_liked(model, found, pair, picture) for pair in pairs]
@@ -384,8 +416,7 @@ def _find_order(model: onnx.ModelProto, found: Findings) -> None:
     """Red or blue first: which is nearer to the picture, where it makes a difference."""
     if found.flags.order or found.wanted.channels != 3:
         return
-    side = _side_of(found.wanted)
-    picture = (_drawn(side, side) * np.array(_TINT)).astype(np.uint8)
+    picture = (_drawn(*sides_of(found.wanted)) * np.array(_TINT)).astype(np.uint8)
     results = {}
     for name, reverse in (("rgb", False), ("bgr", True)):
         wanted = replace(found.wanted, reverse=reverse)
@@ -418,8 +449,8 @@ def _find_direction(model: onnx.ModelProto, found: Findings) -> None:
     given = found.flags.inputs
     if not any("timestep" in role for role in given.values()) or "input" not in found.lines:
         return
-    side = _side_of(found.wanted)
-    first, second = (_drawn(side, side, time) for time in (0.4, 0.6))
+    sides = sides_of(found.wanted)
+    first, second = (_drawn(*sides, time) for time in (0.4, 0.6))
     try:
         trial = _Trial(model, found.wanted, found.flags)
         early, late = (trial.between(first, second, time) for time in (0.1, 0.9))

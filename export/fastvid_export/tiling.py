@@ -33,6 +33,10 @@ _FAR = 72
 """Pixels up to which a reach is taken; beyond, the network counts as looking at all of a frame."""
 _OVERLAP = 64
 """Pixels that pieces overlap by where none give the pixels of the whole."""
+_OVERLAP_FIXED = 32
+"""The same for a graph of one size, whose pieces cannot be larger to make up for it."""
+_WINDOW = 16
+"""Pixels at multiples of which pieces of it lie, where the size allows it."""
 _BLOCKS = (1, 8, 16, 32, 64)
 """What grids and windows of networks are multiples of, in pixels."""
 _LEVELS = 1
@@ -70,7 +74,10 @@ def measure(graph: bytes, run: Run, scale: int, multiple_of: int, minimum: int) 
         return Tiling(TilingSpec(_OVERLAP, multiple_of, exact=False), *tried)
     found = reach(graph)
     told = found is not None and found[0] <= _FAR and found[1] <= _FAR
-    far, block = found if told and found is not None else (_measured(run, scale, multiple_of), 1)
+    side = -(-_SIDE // multiple_of) * multiple_of
+    far, block = found if told and found is not None else (None, 1)
+    if not told:
+        far = _measured(run, scale, (side, side), multiple_of, _FAR)
     if far is not None:
         blocks = (block,) if told else _BLOCKS
         for unit in sorted({math.lcm(one, multiple_of) for one in blocks}):
@@ -79,6 +86,37 @@ def measure(graph: bytes, run: Run, scale: int, multiple_of: int, minimum: int) 
                 return Tiling(TilingSpec(far, unit, exact=True), *tried)
     tried = _tried(run, scale, _OVERLAP, multiple_of, minimum)
     return Tiling(TilingSpec(_OVERLAP, multiple_of, exact=False), *tried)
+
+
+def measure_fixed(run: Run, scale: int, sides: tuple[int, int], multiple_of: int = 1) -> Tiling:
+    """How pieces of the one size that a graph takes are laid.
+
+    There is no whole to hold them against: two pieces of a picture that overlap must give the same
+    where they do, less what each may see of its edge.
+
+    Args:
+        run: Runs the graph.
+        scale: Output side divided by input side.
+        sides: Height and width that it takes.
+        multiple_of: What the network's own grid, of windows or blocks, is a multiple of.
+    """
+    units = [math.lcm(one, multiple_of) for one in _BLOCKS]
+    units = [one for one in sorted(set(units)) if not any(side % one for side in sides)] or [1]
+    most = min(sides) // 4
+    far = _measured(run, scale, sides, 1, min(most, _FAR))
+    if far is not None:
+        for unit in units:
+            margin = -(-far // unit) * unit
+            if margin > most or 2 * (margin + unit) > min(sides):
+                break
+            tried = _tried_fixed(run, scale, sides, far, unit)
+            if tried[0] <= _LEVELS:
+                return Tiling(TilingSpec(far, unit, exact=True), *tried)
+    unit = max(one for one in units if one <= max(units[0], _WINDOW))
+    far = max(unit, min(_OVERLAP_FIXED, most) // unit * unit)
+    if 2 * (far + unit) > min(sides):  # a grid as coarse as the picture
+        far, unit = most, 1
+    return Tiling(TilingSpec(far, unit, exact=False), *_tried_fixed(run, scale, sides, far, unit))
 
 
 def _means_over_frames(graph: bytes) -> bool:
@@ -104,15 +142,16 @@ def _means_over_frames(graph: bytes) -> bool:
     return False
 
 
-def _measured(run: Run, scale: int, multiple_of: int) -> int | None:
-    """How far what changes in one half of a picture is seen in the other; None if everywhere."""
-    side = -(-_SIDE // multiple_of) * multiple_of
-    middle = side // 2 // multiple_of * multiple_of
+def _measured(
+    run: Run, scale: int, sides: tuple[int, int], multiple_of: int, most: int
+) -> int | None:
+    """How far what changes in one half of a picture is seen in the other; None beyond `most`."""
     rng = np.random.default_rng(5)
-    first, second = (rng.integers(0, 256, (1, side, side, 3), np.uint8) for _ in range(2))
+    first, second = (rng.integers(0, 256, (1, *sides, 3), np.uint8) for _ in range(2))
     before = run(first)
     far = 0
-    for axis in (1, 2):
+    for axis, side in zip((1, 2), sides, strict=True):
+        middle = side // 2 // multiple_of * multiple_of
         for low, high in ((0, middle), (middle, side)):
             changed = first.copy()
             half: list[Any] = [slice(None)] * 4
@@ -122,7 +161,9 @@ def _measured(run: Run, scale: int, multiple_of: int) -> int | None:
             at = np.nonzero((run(changed) != before).any(others))[0] // scale
             beyond = at[at >= high] - high + 1 if low == 0 else low - at[at < low]
             far = max(far, int(beyond.max(initial=0)))
-    return far if far <= _FAR else None
+            if far > most:
+                return None
+    return far
 
 
 def _tried(run: Run, scale: int, far: int, unit: int, minimum: int) -> tuple[int, float]:
@@ -132,11 +173,7 @@ def _tried(run: Run, scale: int, far: int, unit: int, minimum: int) -> tuple[int
     # An odd number of units, so that no larger grid stays in its place.
     strip = unit * (2 * math.ceil(_STRIP / unit / 2) - 1)
     side = -(-max(margin + inside + strip, 64) // unit) * unit
-    picture = Scene(side, side, seed=6).draw(0.5)[None]
-    noise = np.random.default_rng(7).integers(-24, 25, picture.shape)
-    # Corners of different brightness, which a network that looks at all of a frame would see.
-    ramp = np.linspace(0.2, 1, side)[:, None] * np.linspace(0.2, 1, side)[None]
-    picture = np.clip((picture + noise) * ramp[None, ..., None], 0, 255).astype(np.uint8)
+    picture = _shaded(side, side)
     whole = run(picture)
     worst, psnrs = 0, []
     for piece, place in _corners(picture, strip, margin, scale):
@@ -145,6 +182,37 @@ def _tried(run: Run, scale: int, far: int, unit: int, minimum: int) -> tuple[int
         worst = max(worst, int(difference.max(initial=0)))
         psnrs.append(psnr(made, wanted))
     return worst, min(psnrs)
+
+
+def _tried_fixed(
+    run: Run, scale: int, sides: tuple[int, int], far: int, unit: int
+) -> tuple[int, float]:
+    """Largest difference of two pieces of a picture where they overlap, without `far`; dB."""
+    margin = -(-far // unit) * unit
+    # An odd number of units, and some of the overlap left to compare.
+    free = (min(sides) - 2 * margin) // 2 // unit
+    strip = unit * max(1, min(free, _STRIP // unit) - 1 | 1)
+    height, width = sides
+    picture = _shaded(height + strip, width + strip)
+    pieces = (picture[:, :height, :width], picture[:, strip:, strip:])
+    low, high = (run(np.ascontiguousarray(piece)) for piece in pieces)
+    ends = [side - margin for side in sides]
+    (top, left), (bottom, right) = (strip + margin,) * 2, ends
+    made = low[:, top * scale : bottom * scale, left * scale : right * scale]
+    top, left, bottom, right = margin, margin, bottom - strip, right - strip
+    wanted = high[:, top * scale : bottom * scale, left * scale : right * scale]
+    difference = np.abs(made.astype(np.int16) - wanted.astype(np.int16))
+    return int(difference.max(initial=0)), psnr(made, wanted)
+
+
+def _shaded(height: int, width: int) -> Frames:
+    """A drawn picture with noise and of uneven brightness, (1, H, W, 3)."""
+    scene = Scene(max(width, 64), max(height, 64), seed=6).draw(0.5)
+    picture = scene[None, :height, :width]
+    noise = np.random.default_rng(7).integers(-24, 25, picture.shape)
+    # Corners of different brightness, which a network that looks at all of a frame would see.
+    ramp = np.linspace(0.2, 1, height)[:, None] * np.linspace(0.2, 1, width)[None]
+    return np.clip((picture + noise) * ramp[None, ..., None], 0, 255).astype(np.uint8)
 
 
 def _corners(

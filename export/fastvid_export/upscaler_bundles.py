@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fastvid import __version__
 from fastvid._specs import TilingSpec
 from fastvid.bundle import Bundle, write_bundle
+from fastvid.errors import InputError
 from fastvid.scene import Scene
 from fastvid_export import onnx, ops, tiling
 from fastvid_export.errors import ExportError
@@ -29,6 +30,8 @@ _GATE = 60.0
 """dB of the graph's float picture against the source network's."""
 _SIDES = ((64, 80), (72, 64))
 """Heights and widths of the pictures to check with, raised to what the network takes."""
+TILE = 256
+"""Height and width of a graph's pictures where they cannot vary, raised as those above."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class Network:
     minimum: int = 1
     multiple_of: int = 1
     padding: str = "edge"
+    tile: int | None = None
+    """Height and width to export for; None is any, and `TILE` where the network allows no other."""
+    grid: int = 1
+    """What its windows or blocks are a multiple of, where it is exported for one size."""
     description: str = ""
     weights: str = ""
     """Where they come from, in a sentence."""
@@ -83,70 +90,122 @@ def write(network: Network, name: str, folder: Path, say: Callable[[str], None])
     """Exports a network, holds the graph against its source, and writes the bundle.
 
     Raises:
+        InputError: The network does not take pictures of the size that it is to be exported for.
         ExportError: It cannot be traced, or the graph differs from the source.
         OutputError: The folder cannot be written.
     """
-    samples = _pictures(network)
+    _check_tile(network)
     say(f"{network.name}, x{network.scale}: exporting")
-    data, batch, figures = _exported(network, samples)
+    made = _exported(network)
+    network, data, figures = made.network, made.data, made.figures
     for figure in figures:
         say(f"{figure['metric']} on {figure['data']}: {figure['value']:.3g} {figure['unit']}")
-    cut = tiling.measure(data, _runs(data), network.scale, network.multiple_of, network.minimum)
+    run, tile = _runs(data), network.tile
+    if tile is None:
+        whole = "the whole"
+        cut = tiling.measure(data, run, network.scale, network.multiple_of, network.minimum)
+    else:
+        whole = "each other"
+        grid = network.grid if tile % network.grid == 0 else 1
+        cut = tiling.measure_fixed(run, network.scale, (tile, tile), grid)
+        say(f"frames pass in pieces of {tile}x{tile}, which look {cut.spec.reach} pixels beyond")
     if not cut.spec.exact:
-        say(f"pieces differ from the whole: {cut.psnr:.1f} dB, up to {cut.levels} levels")
+        say(f"pieces differ from {whole}: {cut.psnr:.1f} dB, up to {cut.levels} levels")
         where = f"a small drawn scene, overlap {cut.spec.reach} pixels"
-        figures += [
-            {"metric": "PSNR of pieces against the whole", "data": where,
-             "value": round(cut.psnr, 1), "unit": "dB"},
-            {"metric": "largest difference of pieces from the whole", "data": where,
-             "value": cut.levels, "unit": "levels"},
-        ]  # fmt: skip
-    manifest = _manifest(network, name, batch, cut.spec) | {"quality": figures}
+        if math.isfinite(cut.psnr):
+            figures.append(
+                {"metric": f"PSNR of pieces against {whole}", "data": where,
+                 "value": round(cut.psnr, 1), "unit": "dB"}
+            )  # fmt: skip
+        figures.append(
+            {"metric": f"largest difference of pieces from {whole}", "data": where,
+             "value": cut.levels, "unit": "levels"}
+        )  # fmt: skip
+    manifest = _manifest(network, name, made.batch, cut.spec) | {"quality": figures}
     return write_bundle(folder, manifest, {"upscale.onnx": data})
 
 
+def tile_of(minimum: int, multiple_of: int, grid: int) -> int:
+    """Height and width of a graph's pictures where they cannot vary: `TILE` or somewhat more."""
+    step = math.lcm(multiple_of, grid)
+    return -(-max(TILE, minimum) // step) * step
+
+
+def _check_tile(network: Network) -> None:
+    tile, step = network.tile, network.multiple_of
+    if tile is not None and (tile < max(network.minimum, 16) or tile % step):
+        least = -(-max(network.minimum, 16) // step) * step
+        raise InputError(
+            f"tile: argument must be at least {least} and a multiple of {step} for "
+            f"{network.name}, got {tile}"
+        )
+
+
 def _pictures(network: Network) -> dict[str, list[NDArray[np.uint8]]]:
-    """Random and drawn frames (1, H, W, 3) of two sizes that the network takes."""
+    """Random and drawn frames (1, H, W, 3) of sizes that the network takes, two if it can be."""
     step, rng = network.multiple_of, np.random.default_rng(0)
     sides = [
         tuple(-(-max(side, network.minimum) // step) * step + more for side in pair)
         for pair, more in zip(_SIDES, (0, step), strict=True)
     ]
+    if network.tile is not None:
+        sides = [(network.tile, network.tile)]
     return {
         "random": [rng.integers(0, 256, (1, h, w, 3), np.uint8) for h, w in sides],
-        "drawn": [Scene(w, h, seed=4).draw(0.5)[None] for h, w in sides],
+        "drawn": [Scene(max(w, 64), max(h, 64), seed=4).draw(0.5)[None, :h, :w] for h, w in sides],
     }
 
 
 def _ports(network: Network, batch: int | str) -> tuple[Port, Port]:
-    factor = "" if network.scale == 1 else f"{network.scale}*"
+    scale, tile = network.scale, network.tile
+    sides: tuple[tuple[int | str, int | str], ...]
+    if tile is None:
+        factor = "" if scale == 1 else f"{scale}*"
+        sides = (("H", "W"), (f"{factor}H", f"{factor}W"))
+    else:
+        sides = ((tile, tile), (scale * tile, scale * tile))
     return (
-        Port("frames", "uint8", (batch, "H", "W", 3)),
-        Port("upscaled", "uint8", (batch, f"{factor}H", f"{factor}W", 3)),
+        Port("frames", "uint8", (batch, *sides[0], 3)),
+        Port("upscaled", "uint8", (batch, *sides[1], 3)),
     )
 
 
-def _exported(
-    network: Network, samples: dict[str, list[NDArray[np.uint8]]]
-) -> tuple[bytes, int | str, list[dict[str, Any]]]:
-    """The graph, its batch, and what it was found to be: any batch, or 1 where no other works."""
-    graph = (LumaGraph if network.channels == 1 else RgbGraph)(network.module).eval()
+@dataclass(frozen=True)
+class _Exported:
+    """A graph, and what it was found to be."""
+
+    network: Network
+    """With the tile that it was exported for, if it is one."""
+    batch: int | str
+    data: bytes
+    figures: list[dict[str, Any]]
+
+
+def _exported(network: Network) -> _Exported:
+    """The graph: of any batch and size, else of one picture of any size, else of one size."""
+    one = replace(network, tile=tile_of(network.minimum, network.multiple_of, network.grid))
+    ways: list[tuple[int | str, Network]] = [("N", network), (1, network), (1, one)]
+    if network.tile is not None:
+        ways = [(1, network)]
     failure: ExportError | None = None
-    for batch in ("N", 1):
-        source, result = _ports(network, batch)
+    for batch, wanted in ways:
+        graph = (LumaGraph if wanted.channels == 1 else RgbGraph)(wanted.module).eval()
+        samples = _pictures(wanted)
+        source, result = _ports(wanted, batch)
         first = samples["random"][0]
         example = np.repeat(first, 2, 0) if batch == "N" else first
         plan = GraphPlan("upscale", graph, (source,), (result,), {"random": [{"frames": example}]})
         try:
             data = onnx.trace(plan)
-            return data, batch, _compared(network, data, samples)
+            return _Exported(wanted, batch, data, _compared(wanted, data, samples))
         except ExportError as error:
-            failure = failure or error
+            failure = error
     assert failure is not None
     text = " ".join(failure.message.split())[:600]
+    size = "of one size" if ways[-1][1].tile else "of any size"
     raise ExportError(
-        f"export: {network.name} must be exportable with heights and widths that vary: {text}",
-        hint="a network whose PyTorch code decides by the size of the picture cannot be imported",
+        f"export: {network.name} must be exportable for pictures {size}: {text}",
+        hint="a network whose PyTorch code decides by what is in the picture cannot be imported",
     )
 
 
@@ -241,7 +300,9 @@ def _runs(data: bytes) -> tiling.Run:
 def _manifest(network: Network, name: str, batch: int | str, cut: TilingSpec) -> dict[str, Any]:
     source, result = _ports(network, batch)
     # A frame that is no multiple of what pieces are could not be cut.
-    step = math.lcm(network.multiple_of, cut.multiple_of)
+    step, least = math.lcm(network.multiple_of, cut.multiple_of), network.minimum
+    if network.tile is not None:
+        step, least = cut.multiple_of, 1
     return {
         "name": name,
         "task": "upscaler",
@@ -263,7 +324,7 @@ def _manifest(network: Network, name: str, batch: int | str, cut: TilingSpec) ->
             }
         },
         "size_rule": {
-            "minimum": -(-max(network.minimum, 1) // step) * step,
+            "minimum": -(-max(least, 1) // step) * step,
             "multiple_of": step,
             "padding": network.padding,
         },

@@ -49,8 +49,12 @@ def pad(frame: FrameArray, rule: SizeRule) -> FrameArray:
     Raises:
         InputError: The rule does not allow the size.
     """
-    height, width = frame.shape[:2]
-    rows, columns = rule.padded(height, width)
+    return pad_to(frame, rule.padded(*frame.shape[:2]), rule)
+
+
+def pad_to(frame: FrameArray, size: tuple[int, int], rule: SizeRule) -> FrameArray:
+    """A frame of `size`, height and width, extended at the bottom and right as `rule` says."""
+    (height, width), (rows, columns) = frame.shape[:2], size
     if (rows, columns) == (height, width):
         return frame
     # NumPy's "reflect" repeats as often as needed where the frame is smaller than the padding.

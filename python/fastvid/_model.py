@@ -108,9 +108,11 @@ class Model:
         """What frames take in memory."""
         from fastvid._memory import FrameMemory
 
-        return FrameMemory(
-            str(self._bundle.path), self._options_here(), self._bundle.size_rule.padded
-        )
+        return FrameMemory(str(self._bundle.path), self._options_here(), self._seen)
+
+    def _seen(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that graphs see of a frame, or of a piece of one."""
+        return self._bundle.size_rule.padded(height, width)
 
     def _options_here(self) -> dict[str, Any]:
         """What opens the model again on the device that it runs on."""

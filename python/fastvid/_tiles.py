@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -53,6 +54,23 @@ def spans(length: int, size: int, reach: int, unit: int) -> list[Span]:
         begin, first = end, end - margin
     result.append(Span(length - size, length, begin, length))
     return result
+
+
+def equal_spans(length: int, size: int, reach: int, unit: int) -> list[Span]:
+    """Pieces that all see `size` pixels, spread evenly, each taken up to the middle of overlaps.
+
+    Args:
+        length: Pixels of the side, at least `size`; both are multiples of `unit`.
+        size: Pixels that each piece sees, more than `reach` to both sides of a unit.
+        reach: How far a pixel of the result looks, in pixels.
+        unit: Pieces begin at multiples of it.
+    """
+    step = size - 2 * math.ceil(reach / unit) * unit
+    count = math.ceil((length - size) / step)
+    firsts = [(length - size) * i // max(count, 1) // unit * unit for i in range(count + 1)]
+    cuts = [b + (a + size - b) // 2 for a, b in itertools.pairwise(firsts)]
+    ends = zip([0, *cuts], [*cuts, length], strict=True)
+    return [Span(a, a + size, *end) for a, end in zip(firsts, ends, strict=True)]
 
 
 def fitting(height: int, width: int, pixels: int, reach: int, unit: int) -> tuple[int, int] | None:

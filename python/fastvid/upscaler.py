@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastvid._frames import Cropped, FrameArray, check_frame, pad
+from fastvid._frames import Cropped, FrameArray, check_frame, pad_to
 from fastvid._memory import MemoryPlan, waiting_frames
 from fastvid._model import Model
-from fastvid._tiles import Span, fitting, spans
+from fastvid._tiles import Span, equal_spans, fitting, spans
 from fastvid.backends._onnx_reach import reach
 from fastvid.backends._transfer import Here, in_turn
 from fastvid.bundle import Bundle, shipped
-from fastvid.errors import InputError, InputTypeError, OutOfMemoryError
+from fastvid.errors import InputError, InputTypeError, ManifestError, OutOfMemoryError
 from fastvid.video.types import Frame, VideoInfo
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class Upscaler(Model):
     where neither says, 64 pixels are taken. A network that looks at all of a frame gives nearly the
     pixels of the whole; `plan` says so.
 
+    Some networks take pictures of one size alone, which the shapes in their bundle say: all pieces
+    then have that size, and smaller frames are extended to it.
+
     Args:
         model: The class of a shipped model, its full name, or a folder that holds a bundle.
             `"fast"` keeps up with video and `"quality"` takes its time, both for clean pictures;
@@ -56,7 +59,8 @@ class Upscaler(Model):
         tile: Side of the square pieces that the network sees, in pixels of the frame, their
             overlap included; None is the whole frame. `"auto"` is the whole up to 4096x2304
             pixels, as far as memory reaches, and else the largest pieces that do; if the device is
-            full all the same, it tries once more with a quarter of that.
+            full all the same, it tries once more with a quarter of that. A network of one size
+            takes `"auto"` alone.
         low_memory: Whether memory goes back to the system after each frame, which takes time.
         cuda_graphs: Whether work on CUDA is recorded once per size and repeated.
 
@@ -84,7 +88,8 @@ class Upscaler(Model):
     ) -> None:
         bundle, self._passes = _find(model, scale)
         self._reach = _reach_of(bundle)
-        _check_tile(tile, bundle, self._reach)
+        self._fixed = _fixed_size(bundle, self._reach)
+        _check_tile(tile, bundle, self._reach, self._fixed)
         super().__init__(
             bundle,
             device=device,
@@ -147,7 +152,7 @@ class Upscaler(Model):
         self._require_depth(info)
         for done in range(self._passes):
             scale = self._step**done
-            self._bundle.size_rule.padded(info.height * scale, info.width * scale)
+            self._padded(info.height * scale, info.width * scale)
         return replace(info, width=info.width * self._scale, height=info.height * self._scale)
 
     def process(self, frames: Iterator[Frame], info: VideoInfo) -> Iterator[Frame]:
@@ -170,10 +175,10 @@ class Upscaler(Model):
             InputError: The bundle does not allow the size.
             DeviceError: The memory cannot be measured.
         """
-        self._bundle.size_rule.padded(height, width)
+        self._padded(height, width)
         # The last pass sees the largest frames.
         grown = self._step ** (self._passes - 1)
-        padded = self._bundle.size_rule.padded(grown * height, grown * width)
+        padded = self._padded(grown * height, grown * width)
         piece = self._piece(*padded)
         notes: tuple[str, ...] = ()
         if grown > 1:
@@ -190,6 +195,23 @@ class Upscaler(Model):
             passes=grown,
         )
 
+    def _padded(self, height: int, width: int) -> tuple[int, int]:
+        """The size that a frame is padded to; raises InputError where it must not be."""
+        rule = self._bundle.size_rule
+        padded = rule.padded(height, width)
+        if self._fixed is None:
+            return padded
+        larger = (max(padded[0], self._fixed[0]), max(padded[1], self._fixed[1]))
+        if rule.padding == "none" and larger != (height, width):
+            raise InputError(
+                f"frame: height and width must be at least {self._fixed[0]}x{self._fixed[1]} for "
+                f"{self._bundle.name!r}, got {height}x{width}"
+            )
+        return larger
+
+    def _seen(self, height: int, width: int) -> tuple[int, int]:
+        return self._fixed or super()._seen(height, width)
+
     def _start(self, frame: FrameArray) -> Pending:
         """Begins with a frame; all passes but the last are finished here."""
         for _ in range(self._passes - 1):
@@ -199,7 +221,7 @@ class Upscaler(Model):
     def _enlarge(self, frame: FrameArray) -> Pending:
         """Begins with a pass; in pieces it is finished here."""
         height, width = frame.shape[:2]
-        padded = pad(frame, self._bundle.size_rule)
+        padded = pad_to(frame, self._padded(height, width), self._bundle.size_rule)
         size = self._piece(*padded.shape[:2])
         try:
             large = self._started(padded, size)
@@ -213,6 +235,8 @@ class Upscaler(Model):
 
     def _piece(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the pieces that a padded frame passes in."""
+        if self._fixed is not None:
+            return self._fixed
         if self._tile is None:
             return height, width
         if isinstance(self._tile, int):
@@ -237,7 +261,8 @@ class Upscaler(Model):
         """Pieces of a quarter of the pixels, after the device was full."""
         height, width = frame.shape[:2]
         limit = size[0] * size[1] // 4
-        if self._tile != "auto" or (found := fitting(height, width, limit, *self._reach)) is None:
+        fixed = self._tile != "auto" or self._fixed is not None
+        if fixed or (found := fitting(height, width, limit, *self._reach)) is None:
             raise self._too_large(frame, size, error) from None
         self._limits[height, width] = limit
         return found
@@ -264,11 +289,11 @@ class Upscaler(Model):
 
     def _in_pieces(self, frame: FrameArray, size: tuple[int, int]) -> FrameArray:
         height, width = frame.shape[:2]
-        scale, (far, unit) = self._step, self._reach
+        scale, cut = self._step, spans if self._fixed is None else equal_spans
         areas = [
             (rows, columns)
-            for rows in spans(height, size[0], far, unit)
-            for columns in spans(width, size[1], far, unit)
+            for rows in cut(height, size[0], *self._reach)
+            for columns in cut(width, size[1], *self._reach)
         ]
 
         def started() -> Iterator[tuple[Span, Span, Pending]]:
@@ -300,13 +325,45 @@ def _reach_of(bundle: Bundle) -> tuple[int, int]:
     return far, math.lcm(block, bundle.size_rule.multiple_of)
 
 
-def _check_tile(tile: object, bundle: Bundle, far: tuple[int, int]) -> None:
-    if tile is None or (isinstance(tile, str) and tile == "auto"):
+def _fixed_size(bundle: Bundle, far: tuple[int, int]) -> tuple[int, int] | None:
+    """Height and width that the graph takes; None where they vary.
+
+    Raises:
+        ManifestError: Pieces of that size cannot be cut as the bundle says.
+    """
+    shape = bundle.graphs["upscale"].inputs[0].shape
+    height, width = shape[1:3] if len(shape) == 4 else (0, 0)
+    if isinstance(height, str) or isinstance(width, str):
+        return None
+    if height % far[1] or width % far[1] or min(height, width) < _least(far):
+        raise ManifestError(
+            f"bundle.json: $.graphs.upscale.inputs[0].shape must have height and width of at least "
+            f"{_least(far)} and multiples of {far[1]}, by $.tiling or what the graph looks at, got "
+            f"{height}x{width}"
+        )
+    return height, width
+
+
+def _least(far: tuple[int, int]) -> int:
+    """The smallest piece that gives anything."""
+    return 2 * -(-far[0] // far[1]) * far[1] + far[1]
+
+
+def _check_tile(
+    tile: object, bundle: Bundle, far: tuple[int, int], fixed: tuple[int, int] | None
+) -> None:
+    auto = isinstance(tile, str) and tile == "auto"
+    if fixed is not None and not auto and tile not in (fixed[0], fixed[1]):
+        raise InputError(
+            f"tile: argument must be 'auto' for {bundle.name!r}, whose network takes "
+            f"{fixed[1]}x{fixed[0]} alone, got {tile!r}"[:400]
+        )
+    if tile is None or auto:
         return
     if isinstance(tile, bool) or not isinstance(tile, int):
         got = f"{tile[:40]!r}" if isinstance(tile, str) else type(tile).__name__
         raise InputTypeError(f"tile: argument must be an int, 'auto' or None, got {got}")
-    least = max(2 * -(-far[0] // far[1]) * far[1] + far[1], bundle.size_rule.minimum)
+    least = max(_least(far), bundle.size_rule.minimum)
     if tile < least:
         raise InputError(
             f"tile: argument must be at least {least} for {bundle.name!r}, which looks {far[0]} "

@@ -203,16 +203,79 @@ def test_a_result_that_does_not_look_like_the_picture_is_refused(tmp_path: Path)
     export(source, onnx=flags(scale=1, range=(-1, 0)))
 
 
-def test_sizes_that_the_nodes_fix_are_refused(tmp_path: Path) -> None:
+def of_one_size(path: Path, height: int, width: int, reach: int, *, last: bool = False) -> Path:
+    """Doubles 3 channels of height x width alone; each pixel is a mean of those `reach` around."""
+    side = 2 * reach + 1
+    kernel = np.zeros((3, 3, side, side), np.float32)
+    kernel[np.arange(3), np.arange(3)] = 0.5 / side**2
+    kernel[np.arange(3), np.arange(3), reach, reach] += 0.5
+    weights = {"kernel": kernel, "scales": np.array([1, 1, 2, 2], np.float32)}
+    weights |= {"flat": np.array([1, -1]), "back": np.array([1, 3, height, width])}
     nodes = [
-        helper.make_node("Reshape", ["x", "flat"], ["z"]),
-        helper.make_node("Reshape", ["z", "back"], ["y"]),
-    ]
+        helper.make_node("Reshape", ["planes" if last else "x", "flat"], ["z"]),
+        helper.make_node("Reshape", ["z", "back"], ["picture"]),
+        helper.make_node("Conv", ["picture", "kernel"], ["mean"], pads=[reach] * 4),
+        helper.make_node(
+            "Resize", ["mean", "", "scales"], ["large" if last else "y"], mode="nearest",
+            coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+        ),
+    ]  # fmt: skip
+    small, large = [1, 3, height, width], [1, 3, 2 * height, 2 * width]
+    if last:
+        nodes.insert(0, helper.make_node("Transpose", ["x"], ["planes"], perm=[0, 3, 1, 2]))
+        nodes.append(helper.make_node("Transpose", ["large"], ["y"], perm=[0, 2, 3, 1]))
+        small, large = [1, height, width, 3], [1, 2 * height, 2 * width, 3]
+    return save(path, nodes, {"x": small}, {"y": large}, weights)
+
+
+@pytest.mark.parametrize(
+    ("size", "reach", "last"), [((64, 64), 2, False), ((48, 80), 3, True), ((33, 65), 1, False)]
+)
+def test_networks_of_one_size_take_frames_of_any_in_pieces(
+    tmp_path: Path, size: tuple[int, int], reach: int, last: bool
+) -> None:
+    lines: list[str] = []
+    source = of_one_size(tmp_path / "net.onnx", *size, reach, last=last)
+    path = export(source, onnx=OnnxFlags(task="upscaler", range=(0, 1)), say=lines.append)
+    sizes = f"{size[1]}x{size[0]} alone: larger frames pass in pieces, smaller are extended"
+    assert f"found sizes: {sizes}" in lines
+    made = Bundle.load(path)
+    assert made.graphs["upscale"].inputs[0].shape == (1, *size, 3)
+    assert made.tiling is not None
+    assert (made.tiling.reach, made.tiling.exact, made.size_rule.padding) == (
+        reach,
+        True,
+        "reflect",
+    )
+    frame = Scene(200, 100, seed=3).draw(0.5)
+    side = 2 * reach + 1
+    padded = np.pad(frame.astype(float), ((reach, reach), (reach, reach), (0, 0)))
+    means = np.lib.stride_tricks.sliding_window_view(padded, (side, side), (0, 1)).mean((3, 4))
+    wanted = np.rint(0.5 * means + 0.5 * frame).repeat(2, 0).repeat(2, 1)
+    with Upscaler(path, device="cpu", threads=1) as model:
+        large = model.upscale_frame(frame)
+        # Ours and onnxruntime's sums round differently.
+        assert np.abs(large - wanted).max() <= 1
+        assert model.upscale_frame(frame[:20, :30]).shape == (40, 60, 3)
+
+
+def test_sizes_that_an_interpolators_nodes_fix_are_refused(tmp_path: Path) -> None:
     shape = [1, 3, 64, 64]
+    nodes = [
+        helper.make_node("Reshape", ["a", "flat"], ["z"]),
+        helper.make_node("Reshape", ["z", "back"], ["c"]),
+        helper.make_node("Add", ["b", "c"], ["y"]),
+    ]
     weights = {"flat": np.array([1, 3, 4096]), "back": np.array(shape)}
-    source = save(tmp_path / "net.onnx", nodes, {"x": shape}, {"y": shape}, weights)
+    source = save(tmp_path / "net.onnx", nodes, {"a": shape, "b": shape}, {"y": shape}, weights)
     with pytest.raises(InputError, match=r"must vary, got \[64, 64\]"):
-        export(source, onnx=flags(scale=1))
+        export(source, onnx=OnnxFlags(task="interpolator"))
+
+
+def test_an_onnx_file_has_its_size(tmp_path: Path) -> None:
+    source = enlarging(tmp_path / "net.onnx")
+    with pytest.raises(InputError, match="tile: argument is for checkpoints, got an ONNX file"):
+        export(source, onnx=flags(tile=64))
 
 
 def test_flags_are_for_onnx_files_only(tmp_path: Path) -> None:

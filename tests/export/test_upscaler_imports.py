@@ -15,9 +15,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
+import spandrel_networks
 import torch
 
 from fastvid import Upscaler, cli
+from fastvid._tiles import equal_spans
 from fastvid.backends._protobuf import varint
 from fastvid.errors import InputError
 from fastvid.scene import Scene
@@ -121,6 +123,49 @@ def test_spandrels_networks_come_out_as_their_source(scale, tmp_path):
     frame = Scene(70, 64, seed=1).draw(0.5)
     made = Upscaler(bundle.path, scale=scale, threads=1, device="cpu").upscale_frame(frame)
     assert made.shape == (64 * scale, 70 * scale, 3)
+
+
+@needs_spandrel
+def test_networks_that_fix_sizes_run_in_pieces(tmp_path):
+    """SwinIR's masks are computed in Python for a size; pieces are spandrel's network on them."""
+    state = spandrel_networks.state("SwinIR")
+    path = saved(state, tmp_path / "network.pth")
+    flags = OnnxFlags(tile=64)
+    bundle = spandrel.build(path, tmp_path / "out", ImportOptions("tiny", flags), quiet)
+    assert bundle.graphs["upscale"].inputs[0].shape == (1, 64, 64, 3)
+    frame = Scene(101, 90, seed=1).draw(0.5)
+    net = spandrel._network(spandrel._described(state, path), path, 64)
+    with Upscaler(bundle.path, threads=1, device="cpu") as model:
+        made = model.upscale_frame(frame)
+        height, width = model._padded(90, 101)
+        padded = np.pad(frame, ((0, height - 90), (0, width - 101), (0, 0)), "reflect")
+        worst = 0.0
+        for rows in equal_spans(height, 64, *model._reach):
+            for span in equal_spans(width, 64, *model._reach):
+                piece = padded[rows.first : rows.last, span.first : span.last]
+                planes = torch.from_numpy(piece.copy()).permute(2, 0, 1)[None].float() / 255
+                large = net.source(planes).clamp(0, 1)[0].permute(1, 2, 0).numpy() * 255
+                top, left = 2 * (rows.begin - rows.first), 2 * (span.begin - span.first)
+                there = made[2 * rows.begin : 2 * rows.end, 2 * span.begin : 2 * span.end]
+                part = large[top:, left:][: there.shape[0], : there.shape[1]]
+                worst = max(worst, float(np.abs(part - there).max()))
+    assert worst <= 0.51
+
+
+@needs_spandrel
+@pytest.mark.parametrize(("tile", "least"), [(8, 16), (40, 16)])
+def test_tiles_must_fit_the_network(tile, least, tmp_path):
+    path = saved(spandrel_networks.state("SAFMNBCIE"), tmp_path / "network.pth")
+    options = ImportOptions("tiny", OnnxFlags(tile=tile))
+    with pytest.raises(InputError, match=f"tile: argument must be at least {least} and a multiple"):
+        spandrel.build(path, tmp_path / "out", options, quiet)
+
+
+@needs_spandrel
+def test_the_table_lists_what_spandrel_knows():
+    listed = {one.name for one in spandrel.ARCHITECTURES}
+    assert listed | {"SPAN"} == set(spandrel_networks.architectures())
+    assert {name.partition("_")[0] for name in spandrel_networks.OPTIONS} >= listed - {"PLKSR"}
 
 
 @needs_spandrel
@@ -314,19 +359,20 @@ def test_unknown_networks_are_refused_with_their_names(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
-        ({"purpose": "FaceSR"}, "takes one aligned face"),
-        ({"purpose": "Inpainting"}, "takes a mask"),
+        ({"purpose": "FaceSR"}, "cannot be used: it restores one face"),
+        ({"purpose": "Inpainting"}, "cannot be used: it fills a mask"),
+        ({"architecture": SimpleNamespace(name="Aura", id="AuraSR")}, "a style at random"),
         ({"input_channels": 4}, "must take and give RGB or grey"),
-        ({"size_requirements": SimpleNamespace(square=True)}, "square pictures only"),
     ],
 )
 def test_networks_that_make_no_picture_of_a_picture_are_refused(changed, problem):
     plain = {
-        "architecture": SimpleNamespace(name="Odd"), "purpose": "SR", "input_channels": 3,
-        "output_channels": 3, "size_requirements": SimpleNamespace(square=False),
+        "architecture": SimpleNamespace(name="Odd", id="Odd"), "purpose": "SR",
+        "input_channels": 3, "output_channels": 3, "model": None,
+        "size_requirements": SimpleNamespace(square=False),
     }  # fmt: skip
     with pytest.raises(InputError, match=problem):
-        spandrel._network(SimpleNamespace(**plain | changed), Path("x.pth"))
+        spandrel._network(SimpleNamespace(**plain | changed), Path("x.pth"), None)
 
 
 def test_flags_must_fit(tmp_path):

@@ -45,6 +45,8 @@ class Architecture:
     """The files it is read from, for example `.safetensors` or `a diffusers folder`."""
     notes: str = ""
     """Sizes, limits and licence, where they matter."""
+    runs: str = "any size"
+    """Of an upscaler: `any size`, `fixed tile` (pieces of one size) or `refused: ` and why."""
 
 
 @dataclass(frozen=True)

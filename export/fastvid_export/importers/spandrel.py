@@ -8,9 +8,11 @@ so where spandrel does not know it either.
 
 from __future__ import annotations
 
+import copy
 import enum
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,37 +36,44 @@ _TEXT = 4000
 _FILES = "`.pth`, `.pt`, `.ckpt`, `.safetensors`"
 
 _SUPER_RESOLUTION = (
-    "ATD", "AuraSR", "CRAFT", "Compact", "DAT", "DCTLSA", "DITN", "DRCT", "ESRGAN", "FDAT", "GRL",
+    "ATD", "CRAFT", "Compact", "DAT", "DCTLSA", "DITN", "DRCT", "ESRGAN", "FDAT", "GRL",
     "HAT", "IPT", "MMRealSR", "MoESR", "MoSR", "OmniSR", "PLKSR", "RCAN", "RGT", "RealCUGAN",
-    "SAFMN", "SAFMNBCIE", "SeemoRe", "SwiftSRGAN", "Swin2SR", "SwinIR",
+    "SAFMN", "SeemoRe", "SwiftSRGAN", "Swin2SR", "SwinIR",
 )  # fmt: skip
 _RESTORATION = (
     "DRUNet", "DnCNN", "FBCNN", "FFTformer", "HVICIDNet", "KBNet", "MixDehazeNet", "NAFNet",
-    "RetinexFormer", "SCUNet", "Uformer",
+    "RetinexFormer", "SAFMNBCIE", "SCUNet", "Uformer",
 )  # fmt: skip
-_TRIED = (
-    "Compact", "DITN", "DnCNN", "ESRGAN", "MoSR", "NAFNet", "PLKSR", "RCAN", "SAFMN",
-)  # fmt: skip
-"""Exported and compared with random weights."""
-_REFUSED = ("DAT", "OmniSR", "RealCUGAN", "SCUNet", "SwinIR")
-"""Found not to export for any size."""
+_TILED = frozenset((
+    "ATD", "CRAFT", "DAT", "DCTLSA", "DRCT", "FBCNN", "FDAT", "GRL", "HAT",
+    "HVICIDNet", "IPT", "OmniSR", "RGT",
+    "RealCUGAN", "SCUNet", "Swin2SR", "SwinIR", "Uformer",
+))  # fmt: skip
+"""Those whose code works with sizes that `torch.export` takes for constants: masks, pads."""
 
 
-def _note(name: str, kind: str) -> str:
-    """What is known of a network."""
-    known = "not tried"
-    if name in _TRIED:
-        known = "exported and compared with random weights"
-    elif name in _REFUSED:
-        known = "recognised and refused: its code fixes the size of the picture"
-    return f"{kind}{known}"
-
-
-ARCHITECTURES = tuple(
-    Architecture(name, "upscaler", "spandrel", _FILES, _note(name, kind))
-    for names, kind in ((_SUPER_RESOLUTION, ""), (_RESTORATION, "restoration, scale 1; "))
-    for name in names
+_FACE = (
+    "it restores one face, found, turned and cut to 512x512 by another network; for whole frames "
+    "take a network that does without"
 )
+_REFUSED = {
+    "GFPGAN": _FACE,
+    "RestoreFormer": _FACE,
+    "LaMa": "it fills a mask that is given beside each picture, and a video has none",
+    "AuraSR": "it draws a style at random for each picture, so that frames and pieces would differ",
+}
+"""Why a network makes no video of a video."""
+
+
+def _entry(name: str) -> Architecture:
+    note = "restoration, scale 1" if name in _RESTORATION else ""
+    runs = "fixed tile" if name in _TILED else "any size"
+    if name in _REFUSED:
+        runs = f"refused: {_REFUSED[name]}"
+    return Architecture(name, "upscaler", "spandrel", _FILES, note, runs)
+
+
+ARCHITECTURES = tuple(map(_entry, (*_SUPER_RESOLUTION, *_RESTORATION, *_REFUSED)))
 
 
 def matches(path: Path) -> bool:
@@ -83,9 +92,9 @@ def build(path: Path, folder: Path, options: ImportOptions, say: Callable[[str],
         ExportError: The graph cannot be exported, or differs from the network.
         ModuleNotFoundError: spandrel is not installed.
     """
-    options.flags.refuse_but("weights", "scale", "name", "licence")
+    options.flags.refuse_but("weights", "scale", "name", "licence", "tile")
     state = state_dicts.read(path)
-    network = _network(_described(state, path), path)
+    network = _network(_described(state, path), path, options.flags.tile)
     if options.flags.scale not in (None, network.scale):
         raise InputError(
             f"scale: argument must be {network.scale} for {path.name}, got {options.flags.scale}"
@@ -101,7 +110,8 @@ def _described(state: dict[str, Tensor], path: Path) -> Any:
     with _torchvision():
         import spandrel
     try:
-        return spandrel.MAIN_REGISTRY.load(state)
+        with _quietly():
+            return spandrel.MAIN_REGISTRY.load(state)
     except spandrel.UnsupportedModelError:
         names = ", ".join(sorted(state)[:20])
         raise CheckpointError(
@@ -116,30 +126,34 @@ def _described(state: dict[str, Tensor], path: Path) -> Any:
         ) from None
 
 
-def _network(described: Any, path: Path) -> Network:
+def _network(described: Any, path: Path, tile: int | None) -> Network:
     import torch
 
-    from fastvid_export.upscaler_bundles import Network
+    from fastvid_export.upscaler_bundles import Network, tile_of
 
     name, purpose = described.architecture.name, described.purpose
-    if purpose not in ("SR", "Restoration"):
-        reason = "a mask beside the picture" if purpose == "Inpainting" else "one aligned face"
-        raise InputError(f"model: {name} in {path.name} takes {reason}, which no video is")
-    rule = described.size_requirements
-    if rule.square:
-        raise InputError(f"model: {name} in {path.name} takes square pictures only")
+    reason = _REFUSED.get(described.architecture.id)
+    if reason is None and purpose not in ("SR", "Restoration"):
+        reason = _REFUSED["LaMa"] if purpose == "Inpainting" else _FACE
+    if reason is not None:
+        raise InputError(f"model: {name} in {path.name} cannot be used: {reason}", hint=_LIST)
+    rule, grid = described.size_requirements, getattr(described.model, "window_size", 1)
+    grid = grid if isinstance(grid, int) else 1
+    if tile is None and (described.architecture.id in _TILED or rule.square):
+        tile = tile_of(rule.minimum, rule.multiple_of, grid)
     channels = described.input_channels
     if channels != described.output_channels or channels not in (1, 3):
         raise InputError(
             f"model: {name} in {path.name} must take and give RGB or grey, got "
             f"{channels} and {described.output_channels} channels"
         )
-    module = _called(described)
+    theirs, module = _called(described), _called(described)
+    _arrange(module)
     parameters = sum(p.numel() for p in module.parameters())
 
     def source(x: Tensor) -> Tensor:
-        with torch.no_grad():
-            out: Tensor = module(x)
+        with torch.no_grad(), _quietly():
+            out: Tensor = theirs(x)
         return out
 
     what = "restoration" if described.scale == 1 else f"super-resolution x{described.scale}"
@@ -153,6 +167,8 @@ def _network(described: Any, path: Path) -> Network:
         minimum=rule.minimum,
         multiple_of=rule.multiple_of,
         padding="reflect",
+        tile=tile,
+        grid=grid,
         description=f"{name}: {what}, {parameters} parameters{tags}.",
         settings={"spandrel": purpose},
     )
@@ -166,7 +182,7 @@ def _called(described: Any) -> nn.Module:
 
         def __init__(self) -> None:
             super().__init__()
-            self.net = described.model.float().eval().requires_grad_(False)
+            self.net = copy.deepcopy(described.model).float().eval().requires_grad_(False)
             self.call = described._call_fn
 
         def forward(self, x: Tensor) -> Tensor:
@@ -174,6 +190,56 @@ def _called(described: Any) -> nn.Module:
             return out
 
     return Called().eval()
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what old code makes PyTorch warn of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+# What cannot be traced, in another form
+
+
+def _arrange(module: nn.Module) -> None:
+    """Gives what follows the values in a picture a form that `torch.export` takes, and no other."""
+    for part in module.modules():
+        kind = type(part)
+        if kind.__name__ == "MoELayer":  # SeemoRe
+            part.forward = types.MethodType(_all_experts, part)
+        if "density_k" in part._parameters:  # HVI-CIDNet reads it as a number
+            density: Any = part._parameters.pop("density_k")
+            part.__dict__["density_k"] = _Number(density.item())
+        there = vars(sys.modules[kind.__module__])
+        if kind.__name__ == "ATD" and "index_reverse" in there:
+            there["index_reverse"] = _inverse
+
+
+class _Number(float):
+    """A weight that is no tensor."""
+
+    def item(self) -> float:
+        return float(self)
+
+
+def _all_experts(layer: Any, x: Tensor, k: Tensor) -> Tensor:
+    """Every expert, those that the gate does not choose with weight 0."""
+    import torch
+
+    weights = torch.softmax(layer.gate(x), dim=1)
+    least = torch.topk(weights, layer.num_expert)[0][:, -1:]
+    weights = weights * (weights >= least)
+    parts = [
+        expert(x, k) * weights[:, i : i + 1, None, None] for i, expert in enumerate(layer.experts)
+    ]
+    return sum(parts, x)
+
+
+def _inverse(permutation: Tensor) -> Tensor:
+    """Of permutations of each row, without a loop that writes to places."""
+    return permutation.argsort(dim=-1)
 
 
 # torchvision, which spandrel takes two functions from

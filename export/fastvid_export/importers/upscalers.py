@@ -6,7 +6,7 @@ Which network a file holds, and every size of it, is read from the names and sha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,14 +113,14 @@ def build(path: Path, folder: Path, options: ImportOptions, say: Callable[[str],
                 f"{', '.join(sorted(state)[:20])}"
             )
         network = kind.make(state, options)
-    options.flags.refuse_but("weights", "scale", "name", "licence")
+    options.flags.refuse_but("weights", "scale", "name", "licence", "tile")
     if options.flags.scale not in (None, network.scale):
         raise InputError(
             f"scale: argument must be {network.scale} for {path.name}, got {options.flags.scale}"
         )
-    return upscaler_bundles.write(
-        upscaler_bundles.of_file(network, path, options.flags.licence), options.name, folder, say
-    )
+    named = upscaler_bundles.of_file(network, path, options.flags.licence)
+    named = replace(named, tile=options.flags.tile)
+    return upscaler_bundles.write(named, options.name, folder, say)
 
 
 def _find(names: Any) -> _Kind | None:
