@@ -62,7 +62,7 @@ def main() -> None:
 
 def _measured(name: str, options: argparse.Namespace) -> dict[str, object]:
     width, height = map(int, options.size.split("x"))
-    network = _network(options.weights / NETWORKS[name])
+    network = network_of(options.weights / NETWORKS[name])
     frame = Scene(width, height, seed=7).draw(0.4)
     planes = torch.from_numpy(frame[None]).permute(0, 3, 1, 2).float() / 255
     if network.channels == 1:
@@ -100,7 +100,7 @@ def _measured(name: str, options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def _network(path: Path) -> Network:
+def network_of(path: Path) -> Network:
     if path.suffix == ".pb":
         network = upscalers._from_constants(path)
     else:

@@ -1,0 +1,232 @@
+"""The page sections that rank fastvid beside its peers, and the points of the plots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tables import exists, load, source, table
+
+OWN = "fastvid "
+FIRST_SIZE = {2: "960x540", 3: "640x360", 4: "480x270"}
+_FEATURES = (
+    "`features` is a distance of learned features (k-means filters of photos, "
+    "`benchmarks/quality/learned_features.py`): of LPIPS's form, but not LPIPS, whose weights "
+    "cannot be had here. `temporal` is how much the error changes along the motion from frame to "
+    "frame, in levels of luma; smaller is better for both. "
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method of a ranking."""
+
+    name: str
+    quality: dict[str, Any]
+    """Empty where pictures are not scored."""
+    best: dict[str, Any]
+    """Its fastest time in full precision; empty where it was not timed."""
+    narrow: dict[str, Any]
+    """Its fastest time in bfloat16, with its runtime."""
+    measured: tuple[dict[str, Any], ...]
+
+    @property
+    def own(self) -> bool:
+        """Whether it is one of fastvid's."""
+        return self.name.startswith(OWN)
+
+    @property
+    def fastest(self) -> dict[str, Any]:
+        """Of both precisions."""
+        timed = [t for t in (self.best, self.narrow) if t]
+        return min(timed, key=lambda t: t["median_ms"]) if timed else {}
+
+
+def rows(result: dict[str, Any], prefix: str = "", size: str = "") -> list[Row]:
+    """The methods of a results file whose names begin so, the best first."""
+    found = []
+    for key, parts in result["rows"].items():
+        if not key.startswith(prefix):
+            continue
+        times = [
+            p for n, p in parts.items() if n.startswith(f"time {size}".strip()) and "median_ms" in p
+        ]
+        wide = [t for t in times if "bfloat16" not in t["runtime"]]
+        narrow = [t for t in times if "bfloat16" in t["runtime"]]
+        found.append(
+            Row(
+                key.removeprefix(prefix),
+                parts.get("quality", {}).get("mean", {}),
+                min(wide, key=lambda t: t["median_ms"], default={}),
+                min(narrow, key=lambda t: t["median_ms"], default={}),
+                tuple(p["measured"] for p in parts.values()),
+            )
+        )
+    return sorted(found, key=lambda r: -score(r))
+
+
+def score(row: Row) -> float:
+    """PSNR in dB, or 0 where pictures are not scored."""
+    return float((row.quality.get("all") or row.quality).get("psnr", 0))
+
+
+def interpolation() -> str:
+    """Ranks what draws frames between two."""
+    if not exists("rank_interpolation"):
+        return ""
+    result = load("rank_interpolation")
+    found = rows(result)
+    lines = []
+    for row in found:
+        q = row.quality
+        lines.append((
+            _named(row), _db(q, "psnr"), _db(q, "psnr_unseen"), _number(q, "ssim", 4),
+            _number(q, "features", 1), _db(q, "psnr_quarters"), _number(q, "temporal", 2),
+            _ms(row.best), row.best.get("runtime", ""), _mib(row.best),
+        ))  # fmt: skip
+    header = [
+        "", "PSNR dB", "clips never seen dB", "SSIM", "features", "quarters dB", "temporal",
+        "ms at 720p", "runtime", "peak MiB",
+    ]  # fmt: skip
+    return (
+        "Best first. PSNR over RGB, SSIM of luma and features of the frame in the middle of two, "
+        "mean over ten clips (three never seen in training, of the others the part kept aside) at "
+        "strides 1 and 2; `quarters` draws three frames between frames four apart. "
+        + _FEATURES
+        + "Time: one frame at 1280x720, frames in to frame out, 2 threads, in the fastest runtime; "
+        "peak memory is that of the whole process. IFNet 4.6 has random weights, as none can be "
+        "had here: its time does not depend on them, its pictures are not scored.\n\n"
+        + table(header, lines)
+        + "\n"
+        + _when(found, result)
+    )
+
+
+def upscaling() -> str:
+    """Ranks what enlarges frames, a table for each scale."""
+    if not exists("rank_upscaling"):
+        return ""
+    result = load("rank_upscaling")
+    parts = [
+        "Best first. Luma PSNR and SSIM by the papers' protocol on held-back photos and frames of "
+        "clips; `photos` and `clips` are the two parts of the PSNR. "
+        + _FEATURES
+        + "`compressed` is the same clips reduced and passed through H.264 at rate factor 28, which "
+        "networks for real video are trained for, and others are not. Time: frame of bytes in to "
+        "frame of bytes out, 2 threads, in the fastest runtime of those tried (PyTorch in both "
+        "layouts, onnxruntime, OpenVINO, and ncnn for what was published for it); peak memory is "
+        "that of the whole process.\n"
+    ]
+    every: list[Row] = []
+    for scale, size in FIRST_SIZE.items():
+        found = rows(result, f"x{scale} ", size)
+        every += found
+        lines = []
+        for row in found:
+            q = row.quality
+            lines.append((
+                _named(row), _db(q.get("all", {}), "psnr"), _db(q.get("photo", {}), "psnr"),
+                _db(q.get("clip", {}), "psnr"), _number(q.get("all", {}), "ssim", 4),
+                _number(q.get("all", {}), "features", 1),
+                _number(q.get("clean", {}), "temporal", 2),
+                _db(q.get("compressed", {}), "psnr"),
+                _number(q.get("compressed", {}), "temporal", 2),
+                _ms(row.best), row.best.get("runtime", ""), _ms(row.narrow), _mib(row.best),
+            ))  # fmt: skip
+        header = [
+            f"x{scale}", "PSNR dB", "photos", "clips", "SSIM", "features", "temporal",
+            "compressed dB", "temporal", f"ms at {size}", "runtime", "ms in bfloat16", "peak MiB",
+        ]  # fmt: skip
+        parts.append(table(header, lines))
+        if other := _other_sizes(result, scale, size):
+            parts.append(f"At other sizes, ms: {other}.\n")
+    return "\n".join(parts) + "\n" + _when(every, result)
+
+
+def _other_sizes(result: dict[str, Any], scale: int, size: str) -> str:
+    found = []
+    for key, parts in result["rows"].items():
+        for name, part in parts.items():
+            words = name.split()
+            if (
+                key.startswith(f"x{scale} ")
+                and words[0] == "time"
+                and words[1] != size
+                and "median_ms" in part
+            ):
+                title = key.removeprefix(f"x{scale} ")
+                found.append(f"{title} {part['median_ms']:.1f} ({words[1]}, {part['runtime']})")
+    return "; ".join(found)
+
+
+def _named(row: Row) -> str:
+    return f"**{row.name}**" if row.own else row.name
+
+
+def _db(figures: dict[str, Any], key: str) -> str:
+    return f"{figures[key]:.2f}" if key in figures else ""
+
+
+def _number(figures: dict[str, Any], key: str, digits: int) -> str:
+    return f"{figures[key]:.{digits}f}" if key in figures else ""
+
+
+def _ms(entry: dict[str, Any]) -> str:
+    return f"{entry['median_ms']:.1f}" if entry else ""
+
+
+def _mib(entry: dict[str, Any]) -> str:
+    return f"{entry['peak_mib']:.0f}" if entry.get("peak_mib") else ""
+
+
+def _when(found: list[Row], result: dict[str, Any]) -> str:
+    dates = sorted({m["date"] for row in found for m in row.measured})
+    commits = sorted({str(m["commit"])[:9] for row in found for m in row.measured})
+    paces = [row.best["pace_ms"] for row in found if row.best]
+    text = f"Rows measured {dates[0]} to {dates[-1]} UTC at {', '.join(commits)}"
+    if paces:
+        text += (
+            f"; twenty billion operations in registers took {min(paces):.1f} to {max(paces):.1f} "
+            "ms in turn with them, which is how even the machine's pace was"
+        )
+    return text + f". Last: {source(result)}"
+
+
+# The short table and the points of the plots
+
+
+def summary() -> str:
+    """What the README says of both rankings: the rows on the way from fast to good."""
+    if not (exists("rank_interpolation") and exists("rank_upscaling")):
+        return ""
+    parts = []
+    blocks = [("Between two frames, 1280x720", rows(load("rank_interpolation")))]
+    blocks += [
+        (f"Enlarged x{s}, from {size}", rows(load("rank_upscaling"), f"x{s} ", size))
+        for s, size in FIRST_SIZE.items()
+    ]
+    for title, found in blocks:
+        lines = [
+            (
+                _named(row),
+                f"{score(row):.2f}",
+                _number(row.quality.get("all") or row.quality, "features", 1),
+                _ms(row.fastest),
+                row.fastest.get("runtime", ""),
+            )
+            for row in found
+            if score(row) and row.fastest
+        ]
+        parts.append(table([title, "PSNR dB", "features", "ms", "runtime"], lines))
+    return "\n".join(parts)
+
+
+def points(name: str, prefix: str = "", size: str = "") -> list[tuple[str, float, float, bool]]:
+    """Name, milliseconds, dB and whether it is fastvid's, of every row that has both."""
+    if not exists(name):
+        return []
+    return [
+        (row.name.removeprefix(OWN), row.fastest["median_ms"], score(row), row.own)
+        for row in rows(load(name), prefix, size)
+        if score(row) and row.fastest
+    ]
