@@ -1,15 +1,11 @@
 """Quality against time as SVG, from the results of the rankings.
 
-    python benchmarks/plots.py [--check]
-
-Writes `docs/figures/rank_*.svg`. The pictures bring their own background, light or dark by what the
-reader prefers, so that they can be read on any page. `--check` writes nothing and fails where a
-picture is not what the results say.
+`report.py` writes them to `docs/figures/rank_*.svg`. They bring their own background, light or dark
+by what the reader prefers, so that they can be read on any page.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -55,9 +51,11 @@ def figure(title: str, note: str, points: Sequence[Point]) -> str:
         return HEIGHT - _BOTTOM - (db - bottom) / (top - bottom) * (HEIGHT - _TOP - _BOTTOM)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'width="{WIDTH}" height="{HEIGHT}" role="img"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style>",
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+            f'width="{WIDTH}" height="{HEIGHT}" role="img"><title>{escape(title)}</title>'
+            f"<style>{_STYLE}</style>"
+        ),
         f'<rect class="panel" x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="6"/>',
         _text(_LEFT - 46, 24, title, "text title"),
         _text(_LEFT - 46, 42, note, "faint"),
@@ -168,25 +166,7 @@ def figures() -> dict[str, str]:
         width, height = map(int, size.split("x"))
         made[f"rank_upscaling_x{scale}"] = (
             f"{size} to {scale * width}x{scale * height}",
-            "Luma PSNR on pictures kept aside, against time; each method in its fastest runtime "
-            "here",
+            "Luma PSNR on pictures kept aside, against time; each in its fastest runtime here",
             rank_tables.points("rank_upscaling", f"x{scale} ", size),
         )
     return {f"{k}.svg": figure(*given) for k, given in made.items() if len(given[2]) > 1}
-
-
-def main() -> None:
-    """Writes or checks all figures."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true")
-    check = parser.parse_args().check
-    for name, text in figures().items():
-        path = FIGURES / name
-        if check and (not path.is_file() or path.read_text() != text):
-            raise SystemExit(f"{name} differs from the results: run benchmarks/plots.py")
-        if not check:
-            path.write_text(text)
-
-
-if __name__ == "__main__":
-    main()

@@ -111,9 +111,9 @@ def upscaling() -> str:
         "Best first. Luma PSNR and SSIM by the papers' protocol on held-back photos and frames of "
         "clips; `photos` and `clips` are the two parts of the PSNR. "
         + _FEATURES
-        + "`compressed` is the same clips reduced and passed through H.264 at rate factor 28, which "
-        "networks for real video are trained for, and others are not. Time: frame of bytes in to "
-        "frame of bytes out, 2 threads, in the fastest runtime of those tried (PyTorch in both "
+        + "`compressed` is the same clips reduced and passed through H.264 at rate factor 28, "
+        "which networks for real video are trained for, and others are not. Time: frame of bytes "
+        "in to frame of bytes out, 2 threads, in the fastest runtime of those tried (PyTorch in both "
         "layouts, onnxruntime, OpenVINO, and ncnn for what was published for it); peak memory is "
         "that of the whole process.\n"
     ]
@@ -196,29 +196,59 @@ def _when(found: list[Row], result: dict[str, Any]) -> str:
 
 
 def summary() -> str:
-    """What the README says of both rankings: the rows on the way from fast to good."""
+    """What the README says of the rankings: plots, and each model beside the peers around it."""
     if not (exists("rank_interpolation") and exists("rank_upscaling")):
         return ""
-    parts = []
-    blocks = [("Between two frames, 1280x720", rows(load("rank_interpolation")))]
+    blocks = [
+        ("A frame between two, 1280x720", "rank_interpolation", rows(load("rank_interpolation")))
+    ]
     blocks += [
-        (f"Enlarged x{s}, from {size}", rows(load("rank_upscaling"), f"x{s} ", size))
+        (
+            f"Enlarged x{s}, from {size}",
+            f"rank_upscaling_x{s}",
+            rows(load("rank_upscaling"), f"x{s} ", size),
+        )
         for s, size in FIRST_SIZE.items()
     ]
-    for title, found in blocks:
-        lines = [
+    lines = []
+    for title, _, found in blocks:
+        known = [row for row in found if score(row) and row.fastest]
+        peers = [row for row in known if not row.own]
+        lines += [
             (
-                _named(row),
+                f"{title}: `{row.name.removeprefix(OWN)}`",
                 f"{score(row):.2f}",
-                _number(row.quality.get("all") or row.quality, "features", 1),
-                _ms(row.fastest),
-                row.fastest.get("runtime", ""),
+                f"{row.fastest['median_ms']:.1f}",
+                row.fastest["runtime"],
+                _below(row, peers),
+                _above(row, peers),
             )
-            for row in found
-            if score(row) and row.fastest
+            for row in sorted(known, key=lambda r: float(r.fastest["median_ms"]))
+            if row.own
         ]
-        parts.append(table([title, "PSNR dB", "features", "ms", "runtime"], lines))
-    return "\n".join(parts)
+    header = ["", "PSNR dB", "ms", "runtime", "best peer that is not better", "better peers"]
+    plots = "\n".join(
+        f"![{title}: PSNR against time](docs/figures/{name}.svg)"
+        for title, name, found in blocks
+        if len([r for r in found if score(r) and r.fastest]) > 1
+    )
+    return f"{plots}\n\n{table(header, lines)}"
+
+
+def _below(row: Row, peers: list[Row]) -> str:
+    worse = [peer for peer in peers if score(peer) <= score(row)]
+    return _beside(row, max(worse, key=score)) if worse else ""
+
+
+def _above(row: Row, peers: list[Row]) -> str:
+    better = sorted((peer for peer in peers if score(peer) > score(row)), key=score)
+    return "; ".join(_beside(row, peer) for peer in better) or "none"
+
+
+def _beside(row: Row, peer: Row) -> str:
+    """The peer, what it gains or loses, and its time as a multiple."""
+    times = peer.fastest["median_ms"] / row.fastest["median_ms"]
+    return f"{peer.name} ({score(peer) - score(row):+.2f} dB, {times:.2g}x the time)"
 
 
 def points(name: str, prefix: str = "", size: str = "") -> list[tuple[str, float, float, bool]]:

@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks.md, and parts of README.md and docs/bench.md, from benchmarks/results.
+"""Writes docs/benchmarks.md, plots, and parts of README.md and docs/bench.md, from results.
 
     python benchmarks/report.py [--check]
 
@@ -20,9 +20,12 @@ import ifnet_tables
 import import_tables
 import large_tables
 import overhead
+import plots
+import rank_tables
 import timing
 import upscaler_tables
 import wan_tables
+import whole_file_tables
 from tables import load, ms, source, table, times
 
 from fastvid.bench import METRICS, Results
@@ -359,6 +362,10 @@ def startup() -> str:
 
 
 SECTIONS = {
+    "Ranking: a frame between two": rank_tables.interpolation,
+    "Ranking: enlarged frames": rank_tables.upscaling,
+    "Ranking: whole files": whole_file_tables.beside_peers,
+    "Files at 4K and 8K": whole_file_tables.large,
     "Interpolation: quality": interpolation_quality,
     "Interpolation: held-back crops": lambda: bundle_quality("interpolator-fast"),
     "Interpolation: time": interpolation_time,
@@ -457,12 +464,14 @@ def pages() -> dict[Any, str]:
     # A section without results of its own is left out.
     parts = [head, *(f"## {title}\n\n{text}" for title, text in made.items() if text)]
     readme = _with_block(README.read_text(), "summary", summary())
+    readme = _with_block(readme, "ranking", rank_tables.summary())
     bench = _with_block(BENCH.read_text(), "metrics", f"\n{metrics()}\n")
     sample = Results.load(timing.RESULTS / "bench.json").to_markdown()
     return {
         PAGE: "\n".join(parts),
         README: readme,
         BENCH: _with_block(bench, "sample", f"\n{sample}\n"),
+        **{plots.FIGURES / name: text for name, text in plots.figures().items()},
     }
 
 
@@ -482,7 +491,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
     for path, text in pages().items():
-        if check and path.read_text() != text:
+        if check and (not path.is_file() or path.read_text() != text):
             raise SystemExit(f"{path.name} differs from the results: run benchmarks/report.py")
         if not check:
             path.write_text(text)

@@ -1,13 +1,13 @@
 """The job of `whole_file.py` as it is done with OpenCV and PyTorch, frame after frame.
 
-    python benchmarks/pipelines/opencv_torch.py '{"source": ..., "target": ..., "way": "network", ...}'
+    python benchmarks/pipelines/opencv_torch.py '{"source": ..., "target": ..., "way": ...}'
 
 OpenCV decodes, PyTorch runs the very networks that ship with fastvid, with weights read from the
-bundles, PyAV encodes. Every step is what PyTorch and OpenCV offer for it: `grid_sample` to warp,
-average pooling to reduce, DIS for the first flow of the interpolator, OpenCV to split and join
-colours and to resize chroma. With `"way": "dis"` frames are drawn between by DIS alone, and
-`"encode"` repeats and resizes frames, to show what the rest costs. Prints the peak of its memory in
-bytes.
+bundles, PyAV encodes: `"way": "network"`. Every step is what PyTorch and OpenCV offer for it:
+`grid_sample` to warp, average pooling to reduce, DIS for the first flow of the interpolator, OpenCV
+to split and join colours and to resize chroma. With `"way": "dis"` frames are drawn between by DIS
+alone, and `"encode"` repeats and resizes frames, to show what the rest costs. Prints the peak of
+its memory in bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import cv2
 import numpy as np
@@ -29,16 +30,20 @@ Frame = NDArray[np.uint8]
 
 
 class TorchInterpolator:
-    """The shipped interpolator in PyTorch, without any of fastvid's operators."""
+    """The shipped interpolator in PyTorch, without any of fastvid's operators.
 
-    def __init__(self) -> None:
+    Args:
+        operators: Instead of `plain_operators()`.
+    """
+
+    def __init__(self, operators: Any = None) -> None:
         import torch
 
         from fastvid_export.models import interpolator as models
 
         manifest, weights = read_bundle("interpolator-fast", "between.onnx")
         options = options_of(models.InterpolatorOptions, manifest)
-        models.ops = plain_operators()  # type: ignore[attr-defined]
+        models.ops = operators or plain_operators()  # type: ignore[attr-defined]
         self._net = models.InterpolationNet(options).eval()
         self._net.load_state_dict({k.removeprefix("net."): v for k, v in weights.items()})
         self._motion, self._torch = models.MotionGraph(), torch
@@ -142,6 +147,11 @@ def read_bundle(name: str, file: str) -> tuple[dict[str, Any], dict[str, Any]]:
         for w in graph.initializer
         if w.name.startswith("net.")
     }
+    # Equal arrays are stored once: a bias may stand under another layer's name.
+    for node in graph.node:
+        if node.op_type == "Conv" and len(node.input) == 3:
+            layer = node.input[1].removesuffix(".weight")
+            weights[f"{layer}.bias"] = weights[node.input[2]]
     return json.loads((folder / "bundle.json").read_text()), weights
 
 

@@ -4,10 +4,10 @@
 
 Every second of the input is 30 frames to read, 30 to draw between them, 60 to enlarge from 1280x720
 to 2560x1440 and 60 to encode. All rows write H.264 with x264 at the same preset, rate factor and
-4:2:0; each is a process of its own, timed from its start to its end, imports included. `opencv_torch`
-runs the networks of the package, with the same weights, in PyTorch (`opencv_torch.py`); `encode` alone
-is what no row can be faster than here. The answer is checked first: number and size of the frames
-that come out, and their likeness to those of the first row.
+4:2:0; each is a process of its own, timed from its start to its end, imports included. The peers of
+`opencv_torch.py` run the networks of the package, with the same weights, in PyTorch; `encoding
+alone` is what no row can be faster than here. The answer is checked first: number and size of the
+frames that come out, and their likeness to those of the first row.
 
 A row stays in `results/pipeline_whole_file.json` until its models change.
 """
@@ -26,12 +26,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "quality")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quality"))
 
 import av
 import numpy as np
-import timing
 from rank_store import Rows
 
 from fastvid.bundle import Bundle, shipped
@@ -39,6 +38,7 @@ from fastvid.metrics import psnr
 from fastvid.scene import Scene
 from fastvid.video.writer import EncodeOptions
 
+HERE = Path(__file__).resolve().parent
 SIZE, RATE = (1280, 720), 30
 PRESET, RATE_FACTOR = "veryfast", str(EncodeOptions().rate_factor("h264"))
 """What fastvid's defaults stand for."""
@@ -193,8 +193,13 @@ def command(row: dict[str, Any], clip: Path, target: Path, threads: int) -> list
         request = {"source": str(clip), "target": str(target), "way": row["peer"],
                    "threads": threads}  # fmt: skip
         return [sys.executable, str(HERE / "opencv_torch.py"), json.dumps(request)]
-    upscale = _CPU | {"threads": threads} | {k: row[k] for k in ("backend", "precision") if k in row}
-    settings = {"interpolate": _CPU | {"threads": threads}, "upscale": upscale, }
+    upscale = (
+        _CPU | {"threads": threads} | {k: row[k] for k in ("backend", "precision") if k in row}
+    )
+    settings = {
+        "interpolate": _CPU | {"threads": threads},
+        "upscale": upscale,
+    }
     request = [str(clip), str(target), row["upscaler"], settings]
     return [sys.executable, "-c", _FASTVID, json.dumps(request)]
 

@@ -167,4 +167,3 @@ def scene_gap(size: tuple[int, int] = SIZE) -> Gap:
     scene = Scene(*size, seed=7)
     frames = [scene.draw(n / 60) for n in range(6, 17, 2)]
     return Gap((scene.draw(11 / 60),), tuple(frames), 2)
-

@@ -78,9 +78,7 @@ def temporal_error(made: Sequence[Frame], truth: Sequence[Frame]) -> float:
         places = grid + search.calc(bytes_[1], bytes_[0], None)
 
         def moved(plane: NDArray[np.float32], places: NDArray[np.float32] = places) -> Any:
-            return cv2.remap(
-                plane, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-            )
+            return cv2.remap(plane, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
         found = np.abs(lumas[n + 1] - moved(lumas[n])) < _FAR
         change = np.abs(errors[n + 1] - moved(errors[n]))

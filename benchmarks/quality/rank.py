@@ -88,9 +88,9 @@ def _interpolation(options: argparse.Namespace) -> Work:
         if options.row and name not in options.row:
             continue
         mark = f"{options.count} {method.mark}".strip()
-        if options.part == "quality" and method.scored:
-            if options.again or not rows.has(name, "quality", mark):
-                yield name, functools.partial(_score_between, rows, method, mark, options)
+        scored = rows.has(name, "quality", mark) and not options.again
+        if options.part == "quality" and method.scored and not scored:
+            yield name, functools.partial(_score_between, rows, method, mark, options)
         for runtime in method.runtimes if options.part == "time" else ():
             part = f"time {runtime}".strip()
             if options.again or not rows.has(name, part, method.mark):

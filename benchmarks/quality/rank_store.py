@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +40,15 @@ class Rows:
 
     def put(self, name: str, part: str, mark: str, found: dict[str, Any]) -> None:
         """Keeps a part of a row."""
-        # Quality and times may be measured at once.
-        self._rows = self._read()
-        self._rows.setdefault(name, {})[part] = {"mark": mark, **found, "measured": _now()}
-        self._write()
+        measured = _now()
+        with self._alone():
+            self._rows.setdefault(name, {})[part] = {"mark": mark, **found, "measured": measured}
 
     def keep(self, names: Collection[str]) -> None:
         """Drops the rows of models that do not ship any more."""
-        if gone := set(self._rows) - set(names):
-            self._rows = {k: v for k, v in self._rows.items() if k not in gone}
-            self._write()
+        if set(self._rows) - set(names):
+            with self._alone():
+                self._rows = {k: v for k, v in self._rows.items() if k in names}
 
     def _read(self) -> dict[str, Any]:
         if not self._path.is_file():
@@ -54,8 +56,15 @@ class Rows:
         rows: dict[str, Any] = json.loads(self._path.read_text())["rows"]
         return rows
 
-    def _write(self) -> None:
-        timing.write_results(self._path, {"rows": self._rows})
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The rows as they are on disk, written when the block ends; others wait."""
+        lock = Path(tempfile.gettempdir()) / f"fastvid-{self._path.stem}.lock"
+        with lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._rows = self._read()
+            yield
+            timing.write_results(self._path, {"rows": self._rows})
 
 
 def _now() -> dict[str, Any]:
