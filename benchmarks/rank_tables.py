@@ -113,7 +113,7 @@ def upscaling() -> str:
         + _FEATURES
         + "`compressed` is the same clips reduced and passed through H.264 at rate factor 28, "
         "which networks for real video are trained for, and others are not. Time: frame of bytes "
-        "in to frame of bytes out, 2 threads, in the fastest runtime of those tried (PyTorch in both "
+        "in to frame of bytes out, 2 threads, in the fastest runtime tried (PyTorch in both "
         "layouts, onnxruntime, OpenVINO, and ncnn for what was published for it); peak memory is "
         "that of the whole process.\n"
     ]
