@@ -199,17 +199,19 @@ def match(
         Names in the files by the module's keys.
 
     Raises:
-        CheckpointError: Names every key that is missing, unexpected, twice there or of another
-            shape.
+        CheckpointError: Names every key that is missing, unexpected, twice there, of another shape
+            or of whole numbers where fractions are wanted.
     """
-    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    state = module.state_dict()
+    wanted = {key: tuple(value.shape) for key, value in state.items()}
     found: dict[str, str] = {}
-    twice, unexpected, misshapen = [], [], []
+    twice, unexpected, misshapen, mistyped = [], [], [], []
     for name in weights.names:
         key = rename(name)
         if key is None:
             continue
-        shape = weights.spec(name).shape
+        spec = weights.spec(name)
+        shape = spec.shape
         if key not in wanted:
             unexpected.append(name)
         elif key in found:
@@ -218,8 +220,12 @@ def match(
             found[key] = name
             if shape != wanted[key]:
                 misshapen.append(f"{name} {list(shape)} instead of {list(wanted[key])}")
+            if state[key].is_floating_point() != spec.dtype.is_floating_point:
+                kind = str(spec.dtype).removeprefix("torch.")
+                mistyped.append(f"{name} {kind}")
     missing = [key for key in wanted if key not in found and key not in optional]
     lists = {"missing": missing, "unexpected": unexpected, "twice": twice, "shapes": misshapen}
+    lists |= {"dtypes": mistyped}
     if problems := [f"{kind}: {', '.join(keys)}" for kind, keys in lists.items() if keys]:
         raise CheckpointError(
             f"{what}: tensors must be those of {type(module).__name__}; {'; '.join(problems)}",
