@@ -210,29 +210,28 @@ def summary() -> str:
         )
         for s, size in FIRST_SIZE.items()
     ]
-    lines = []
-    for title, _, found in blocks:
+    parts = []
+    for title, name, found in blocks:
         known = [row for row in found if score(row) and row.fastest]
         peers = [row for row in known if not row.own]
-        lines += [
+        own = sorted((r for r in known if r.own), key=lambda r: float(r.fastest["median_ms"]))
+        lines = [
             (
-                f"{title}: `{row.name.removeprefix(OWN)}`",
+                f"`{row.name.removeprefix(OWN)}`",
                 f"{score(row):.2f}",
                 f"{row.fastest['median_ms']:.1f}",
                 row.fastest["runtime"],
                 _below(row, peers),
                 _above(row, peers),
             )
-            for row in sorted(known, key=lambda r: float(r.fastest["median_ms"]))
-            if row.own
+            for row in own
         ]
-    header = ["", "PSNR dB", "ms", "runtime", "best peer that is not better", "better peers"]
-    plots = "\n".join(
-        f"![{title}: PSNR against time](docs/figures/{name}.svg)"
-        for title, name, found in blocks
-        if len([r for r in found if score(r) and r.fastest]) > 1
-    )
-    return f"{plots}\n\n{table(header, lines)}"
+        header = [title, "PSNR dB", "ms", "runtime", "best peer below", "peers above"]
+        if len(known) > 1:
+            parts.append(f"![{title}: PSNR against time](docs/figures/{name}.svg)\n")
+        if lines:
+            parts.append(table(header, lines))
+    return "\n".join(parts)
 
 
 def _below(row: Row, peers: list[Row]) -> str:

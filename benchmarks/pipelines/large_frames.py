@@ -69,8 +69,8 @@ class Job:
 
 JOBS = {
     "4K to 8K": Job((3840, 2160), "upscale", "h264", "yuv420p", 2),
-    "4K30 to 4K60": Job((3840, 2160), "interpolate", "h264", "yuv420p", 4),
-    "8K30 to 8K60": Job((7680, 4320), "interpolate", "h264", "yuv420p", 3),
+    "4K30 to 4K60": Job((3840, 2160), "interpolate", "h264", "yuv420p", 3),
+    "8K30 to 8K60": Job((7680, 4320), "interpolate", "h264", "yuv420p", 2),
     "1080p to 4K, 10 bit": Job((1920, 1080), "upscale", "hevc", "yuv420p10le", 3),
     "4K30 to 4K60, 10 bit": Job((3840, 2160), "interpolate", "hevc", "yuv420p10le", 3),
 }
