@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from fastvid import __version__, schedulers
 from fastvid.bundle import write_bundle
 from fastvid.errors import InputError
-from fastvid_export.importers import ImportOptions, Say, ltx_graphs, t5_config
+from fastvid_export.importers import ImportOptions, Say, ltx_graphs, parts, t5_config
 from fastvid_export.importers.configs import Config, read_json
 from fastvid_export.importers.diffusers import PipelineFolder
 from fastvid_export.importers.t5_tokenizer import read_tokenizer
@@ -93,6 +93,7 @@ def _manifest(
         "generation": shapes.generation(),
         "graphs": {name: graph.manifest() for name, graph in graphs.items()},
         "quality": ltx_graphs.figures(graphs.values()),
+        "fidelity": parts.fidelity(graphs.values()),
     }  # fmt: skip
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
 
 from fastvid_export import large_graphs, lora
 from fastvid_export.importers import ImportOptions, Say
@@ -60,3 +61,13 @@ def export(
             part.plan, weights, part.names, store, precision=precision, say=say
         )
     return graphs
+
+
+def fidelity(graphs: Iterable[object]) -> list[dict[str, Any]]:
+    """`fidelity` in `bundle.json`: the figures of those graphs that were held against a gate."""
+    return [
+        {key: value for key, value in asdict(figure).items() if value is not None}
+        for graph in graphs
+        if isinstance(graph, LargeGraph)
+        for figure in graph.figures
+    ]

@@ -11,7 +11,6 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,11 +207,7 @@ class Model:
                 "created": time.strftime("%Y-%m-%d", time.gmtime()),
             },
             "graphs": {name: graph.manifest() for name, graph in graphs.items()},
-            "fidelity": [
-                {key: value for key, value in asdict(figure).items() if value is not None}
-                for graph in graphs.values()
-                for figure in graph.figures
-            ],
+            "fidelity": parts.fidelity(graphs.values()),
         }
 
     def _sizes(self) -> dict[str, Any]:
