@@ -121,6 +121,25 @@ def test_generator_plans_each_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             model.generate("a red circle", seed=1)
 
 
+def test_clips_are_planned_in_the_batches_that_they_run_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generators.bundle(tmp_path / "model")
+    counts = []
+
+    def at(meter: _memory.Meter, sizes: _memory.Sizes) -> dict[str, int]:
+        counts.append(sizes["N"])
+        return {"transformer": 1}
+
+    monkeypatch.setattr(_memory.Meter, "at", at)
+    with Generator(tmp_path / "model", device="cpu", threads=1) as model:
+        for most in (clips.MOST_BATCHED, 0):
+            monkeypatch.setattr(clips, "MOST_BATCHED", most)
+            model.plan()
+    half = len(counts) // 2
+    assert (set(counts[:half]), set(counts[half:])) == ({2}, {1})
+
+
 # Refusals before a run
 
 
