@@ -22,6 +22,7 @@ import numpy as np
 import timing
 
 from fastvid import Interpolator, Video
+from fastvid.bundle import shipped
 from fastvid.metrics import psnr
 
 UNSEEN = {
@@ -104,7 +105,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--triplets", type=Path, nargs="*", default=[])
     parser.add_argument("--count", type=int, default=10, help="triplets per clip")
-    parser.add_argument("--models", nargs="*", default=["fast"], help="classes or bundles")
+    classes = [name for name in ("fast", "quality") if f"interpolator-{name}" in shipped()]
+    parser.add_argument("--models", nargs="*", default=classes, help="classes or bundles")
     parser.add_argument("--out", type=Path, default=timing.RESULTS / "quality_interpolator.json")
     options = parser.parse_args()
     methods: dict[str, Between] = {"average": averaged}

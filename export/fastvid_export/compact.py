@@ -1,8 +1,9 @@
-"""Weights of 8 bits on disk: a quarter of the size, computed with in float32 as before.
+"""Weights of 8 or 16 bits on disk, computed with in float32 as before.
 
 `round_weights` moves the weights of a network to 255 evenly spaced values per output channel, and
-`compact` stores such weights of a graph as int8 with a scale. The runtime multiplies them out once,
-when it loads the graph, so the graph computes exactly what the rounded network computes.
+`compact` stores such weights of a graph as int8 with a scale; `halve_weights` rounds to float16,
+which `compact` stores as such. The runtime widens them once, when it loads the graph, so the graph
+computes exactly what the rounded network computes.
 """
 
 from __future__ import annotations
@@ -40,6 +41,16 @@ def round_weights(network: nn.Module) -> None:
             parameter.copy_((torch.round(rows / scale) * scale).view_as(parameter))
 
 
+def halve_weights(network: nn.Module) -> None:
+    """Rounds every large weight to the nearest float16, in place."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() >= 2 and parameter.numel() >= _SMALLEST:
+                parameter.copy_(parameter.half().float())
+
+
 def on_grid(array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     """The same rounding for an array whose channels lie along `axis`."""
     others = tuple(i for i in range(array.ndim) if i != axis % array.ndim)
@@ -49,9 +60,9 @@ def on_grid(array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
 
 
 def compact(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Stores the weights of a graph that lie on an 8-bit grid as int8, in place; returns the model.
+    """Stores weights that lie on an 8-bit grid as int8, and those that are float16 values as such.
 
-    Others stay float32.
+    Works in place and returns the model; other weights stay float32.
     """
     graph = model.graph
     nodes = []
@@ -59,11 +70,18 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
         array = numpy_helper.to_array(weight)
         if array.dtype != np.float32 or array.ndim < 2 or array.size < _SMALLEST:
             continue
-        found = _grid(array)
+        name, found = weight.name, _grid(array)
         if found is None:
+            with np.errstate(over="ignore"):
+                half = array.astype(np.float16)
+            if np.array_equal(half.astype(np.float32), array):
+                graph.initializer.remove(weight)
+                graph.initializer.append(numpy_helper.from_array(half, f"{name}.float16"))
+                nodes.append(
+                    helper.make_node("Cast", [f"{name}.float16"], [name], to=TensorProto.FLOAT)
+                )
             continue
         steps, scale = found
-        name = weight.name
         graph.initializer.remove(weight)
         graph.initializer.append(numpy_helper.from_array(steps, f"{name}.int8"))
         graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
@@ -105,6 +123,10 @@ def expand(model: onnx.ModelProto) -> onnx.ModelProto:
         stored = weights.get(inputs[0]) if node.op_type == "Cast" else None
         if stored is not None and stored.data_type == TensorProto.INT8:
             steps[node.output[0]] = inputs[0]
+            continue
+        if stored is not None and stored.data_type == TensorProto.FLOAT16:
+            wide = numpy_helper.to_array(stored).astype(np.float32)
+            graph.initializer.append(numpy_helper.from_array(wide, node.output[0]))
             continue
         if node.op_type == "Mul" and inputs[0] in steps and inputs[1] in weights:
             values, scale = (

@@ -61,7 +61,8 @@ class GraphPlan:
     """Inputs to check with, by kind, for example `random` and `real`. The first of all is also the
     one that the module is traced with: its varying sizes must be at least 2."""
     compact: bool = False
-    """Whether weights that `compact.round_weights` rounded are stored as int8."""
+    """Whether weights that `compact.round_weights` or `compact.halve_weights` rounded are stored in
+    fewer bits."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 
 from fastvid_export import onnx as exporting  # noqa: E402
-from fastvid_export.compact import round_weights  # noqa: E402
+from fastvid_export.compact import expand, halve_weights, round_weights  # noqa: E402
 from fastvid_export.onnx import GraphPlan, Port  # noqa: E402
 
 
@@ -54,6 +54,24 @@ def test_rounded_weights_are_stored_as_bytes_and_give_the_same_bits() -> None:
     wide, narrow = (exporting.Runner(data)(sample) for data in graphs)
     for name, value in wide.items():
         np.testing.assert_array_equal(narrow[name], value)
+
+
+def test_weights_of_16_bits_are_stored_as_such_and_give_the_same_bits() -> None:
+    torch.manual_seed(0)
+    net = Net()
+    halve_weights(net)
+    graphs = [exporting.export(plan(net, compact=c)).data for c in (False, True)]
+    assert len(graphs[1]) < 0.6 * len(graphs[0])
+    stored = onnx.load_from_string(graphs[1])
+    halves = [w for w in stored.graph.initializer if w.data_type == onnx.TensorProto.FLOAT16]
+    assert len(halves) == 3
+    sample = plan(net, compact=True).samples["random"][0]
+    wide, narrow, again = (
+        exporting.Runner(data)(sample) for data in (*graphs, expand(stored).SerializeToString())
+    )
+    for name, value in wide.items():
+        np.testing.assert_array_equal(narrow[name], value)
+        np.testing.assert_array_equal(again[name], value)
 
 
 def test_rounding_moves_a_weight_by_half_a_step_at_most() -> None:

@@ -116,6 +116,8 @@ def plan_of(
     between: tuple[nn.Module, nn.Module],
     features: tuple[Port, ...],
     frames: Frames,
+    *,
+    compact: bool = False,
 ) -> BundlePlan:
     """A bundle of the graphs `motion` and `between`.
 
@@ -126,6 +128,7 @@ def plan_of(
         between: `features` and `timestep` in, a frame out: uint8, and in floats for the checks.
         features: What one hands to the other.
         frames: Consecutive real frames, for the checks.
+        compact: See `GraphPlan.compact`.
     """
     rng = np.random.default_rng(0)
     pairs = {
@@ -160,8 +163,11 @@ def plan_of(
                     kind: [{"frame0": a, "frame1": b} for a, b in samples]
                     for kind, samples in pairs.items()
                 },
+                compact,
             ),
-            GraphPlan("between", between[0], inputs, (Port("frame", "uint8", _FRAME),), times),
+            GraphPlan(
+                "between", between[0], inputs, (Port("frame", "uint8", _FRAME),), times, compact
+            ),
         ),
         float_checks=(GraphPlan("between_floats", between[1], inputs, (floats,), times),),
         weights="Trained from scratch by the fastvid authors on the CPU.",

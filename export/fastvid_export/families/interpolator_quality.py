@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fastvid_export.compact import halve_weights
 from fastvid_export.families import settings as options_of
 from fastvid_export.families.interpolator import IMAGES, MOVING, InterpolatorFamily, plan_of, sizes
 from fastvid_export.models.interpolator_quality import (
@@ -49,6 +50,7 @@ class InterpolatorQualityFamily(InterpolatorFamily):
         """Both graphs on frames; `between` is checked in floats too."""
         net = QualityNet(QualityOptions(**checkpoint.options))
         net.load_state_dict(checkpoint.ema)
+        halve_weights(net)
         parameters = sum(p.numel() for p in net.parameters())
         return plan_of(
             "interpolator-quality",
@@ -58,6 +60,7 @@ class InterpolatorQualityFamily(InterpolatorFamily):
             (QualityBetweenGraph(net), QualityBetweenGraph(net, as_frames=False)),
             _features(net.options),
             frames,
+            compact=True,
         )
 
 

@@ -83,8 +83,20 @@ class _Block(nn.Module):
         self.head = quiet_conv(channels, 5 * finer * finer)
         self.finer = finer
 
-    def forward(self, images: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = F.leaky_relu(self.image(images) + self.context(context), 0.1)
+    def forward(
+        self, images: Tensor, context: Tensor, hidden: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Corrections of flow and mask, and what they were read from.
+
+        `hidden` is context at half the resolution. It is read before it is enlarged, which gives
+        the same and moves less, because both are linear.
+        """
+        if hidden is None:
+            x = self.context(context)
+        else:
+            here, coarser = self.context.weight.split([context.shape[1], hidden.shape[1]], 1)
+            x = F.conv2d(context, here, self.context.bias) + up(F.conv2d(hidden, coarser), 2)
+        x = F.leaky_relu(self.image(images) + x, 0.1)
         x = self.body(self.mix(x))
         flow, mask = F.pixel_shuffle(self.head(x).float(), self.finer).split([4, 1], 1)
         return flow, mask, x
@@ -165,11 +177,10 @@ class InterpolationNet(nn.Module):
                 _plane(t, unsure),
                 change,
                 mask,
-                up(hidden, 2),
             ],
             1,
         )
-        change, more, hidden = self.fine(warped, context)
+        change, more, hidden = self.fine(warped, context, hidden)
         current = current + change * moving
         mask = up(mask, 2) + more
         steps.append(current)

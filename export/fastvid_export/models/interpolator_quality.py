@@ -4,10 +4,13 @@ The same start as `models.interpolator`: dense inverse search both ways on half-
 carried to the wanted time at 1/4. What follows:
 
 - Refinement at 1/16, 1/8 and 1/4 (in the spirit of IFRNet, Kong et al., CVPR 2022): both frames'
-  features are warped to time t by the current flows, and a block corrects flows and mask.
+  features are warped to time t by the current flows, and a block corrects flows and mask. Where
+  the searches from frame 0 and from frame 1 differ, which they do where something is covered or
+  uncovered, one of them is right as often as neither: a block also turns towards one of both.
 - Synthesis (in the spirit of the context and refinement nets of RIFE and SoftSplat): a small U-Net
   at 1/2 and 1/4 reads both warped frames and the last block's features, and gives a residual at
-  full resolution and a better mask. It smooths where flows leave doubt, which no warp can.
+  full resolution, and flows and mask at 1/2, where edges are. It smooths where flows leave doubt,
+  which no warp can.
 
 Flows and residual fade to zero where the frames are alike, so that still content passes bit by
 bit, trained or not.
@@ -105,13 +108,13 @@ class _Refine(nn.Module):
         super().__init__()
         # Two warped features; flow, doubt, time and mask; what the coarser level thought.
         self.body = _body(2 * features + 4 + 2 + 1 + 1 + hidden, channels, depth)
-        self.head = quiet_conv(channels, 5 * finer * finer)
+        self.head = quiet_conv(channels, 7 * finer * finer)
         self.finer = finer
 
     def forward(
         self, feature0: Tensor, feature1: Tensor, flow: Tensor, rest: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Corrections of flow and mask, and what they were read from."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Corrections of flow, mask and trust, and what they were read from."""
         warped = [
             ops.warp(feature.float(), part.contiguous())
             for feature, part in zip((feature0, feature1), flow.split(2, 1), strict=True)
@@ -121,7 +124,7 @@ class _Refine(nn.Module):
         change = self.head(x).float()
         if self.finer > 1:
             change = F.pixel_shuffle(change, self.finer)
-        return *change.split([4, 1], 1), x
+        return *change.split([4, 1, 2], 1), x
 
 
 class QualityNet(nn.Module):
@@ -144,8 +147,9 @@ class QualityNet(nn.Module):
         self.scene = _body(o.scene + o.refine4, o.scene, o.scene_depth)
         self.rise = nn.ConvTranspose2d(o.scene, o.detail, 2, 2)
         self.fuse = _conv(o.detail, o.detail)
-        self.residual = quiet_conv(o.detail, 12)
         self.mask = quiet_conv(o.scene, 1)
+        # The residual, shuffled to full resolution; corrections of mask and flows at 1/2.
+        self.last = quiet_conv(o.detail, 12 + 1 + 4)
 
     def forward(self, image0: Tensor, image1: Tensor, flow: Tensor, timestep: Tensor) -> Prediction:
         """Interpolates.
@@ -160,8 +164,8 @@ class QualityNet(nn.Module):
         known0, known1 = self.encoder(half0), self.encoder(half1)
         moving = movement(ops.downscale(half0, 2), ops.downscale(half1, 2))
         flow_t, mask, steps, x = self.flows(known0, known1, quarter(flow), moving, timestep)
-        mask, residual = self.synthesis(image0, image1, flow_t, mask, x, moving)
-        frame = ops.warp_blend(image0, image1, flow_t, mask, residual=residual)
+        fine, mask, residual = self.synthesis(image0, image1, flow_t, mask, x, moving)
+        frame = ops.warp_blend(image0, image1, fine, mask, residual=residual)
         return Prediction(frame, flow_t, mask, steps)
 
     def flows(
@@ -175,8 +179,11 @@ class QualityNet(nn.Module):
         """Flow, mask and steps of `Prediction`, and the last block's features."""
         t = timestep[:, None, None, None]
         moving = up(moving, 4)
-        current, doubt = project(flow, t)
-        current = current * moving
+        start, doubt = project(flow, t)
+        current = start = start * moving
+        # Half of what the search from frame 0 and that from frame 1 differ by, on either flow.
+        apart = 0.5 * moving * torch.cat([-t * doubt, (1 - t) * doubt], 1)
+        trust = torch.zeros_like(doubt)
         mask = torch.zeros_like(ops.downscale(current[:, :1], 4))
         hidden: list[Tensor] = []
         steps = [current]
@@ -184,8 +191,11 @@ class QualityNet(nn.Module):
             size = 2**level
             at = [ops.downscale(x, size) * (1 / size) if level else x for x in (current, doubt)]
             rest = [at[1], t.expand_as(mask), mask, *hidden]
-            change, more, x = block(known0[level], known1[level], at[0], rest)
-            current = current + (up(change, 2) * 2 if level == 2 else change) * moving
+            change, more, turn, x = block(known0[level], known1[level], at[0], rest)
+            start = start + (up(change, 2) * 2 if level == 2 else change) * moving
+            trust = trust + (up(turn, 2) if level == 2 else turn)
+            side0, side1 = torch.tanh(trust).split(1, 1)
+            current = start + torch.cat([side0, side0, side1, side1], 1) * apart
             mask = (up(mask, 2) if level else mask) + more
             hidden = [up(x, 2)] if level else [x]
             steps.append(current)
@@ -199,8 +209,8 @@ class QualityNet(nn.Module):
         mask: Tensor,
         hidden: Tensor,
         moving: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """The mask's logit (N, 1, H/4, W/4) and the residual (N, 3, H, W)."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Flows (N, 4, H/2, W/2), mask (N, 1, H/2, W/2) and residual (N, 3, H, W)."""
         warped = [
             ops.warp(image, part.contiguous())
             for image, part in zip((image0, image1), flow.split(2, 1), strict=True)
@@ -208,8 +218,11 @@ class QualityNet(nn.Module):
         fine = self.detail(torch.cat(warped, 1))
         x = self.scene(torch.cat([self.down(fine), hidden], 1))
         mask = mask + self.mask(x).float()
-        residual = self.residual(self.fuse(fine + self.rise(x))).float()
-        return mask, F.pixel_shuffle(residual * up(moving, 8), 2)
+        x = self.last(self.fuse(fine + self.rise(x))).float()
+        residual, more, change = x.split([12, 1, 4], 1)
+        moving = up(moving, 8)
+        flow = up(flow, 2) + change * moving
+        return flow, up(mask, 2) + more, F.pixel_shuffle(residual * moving, 2)
 
 
 class QualityMotionGraph(nn.Module):
@@ -263,7 +276,7 @@ class QualityBetweenGraph(nn.Module):
         """uint8 (1, H, W, 3), or (1, 3, H, W) without `as_frames`."""
         known0, known1 = [fine0, middle0, coarse0], [fine1, middle1, coarse1]
         flow_t, mask, _, hidden = self.net.flows(known0, known1, flow, moving, timestep)
-        mask, residual = self.net.synthesis(image0, image1, flow_t, mask, hidden, moving)
+        fine, mask, residual = self.net.synthesis(image0, image1, flow_t, mask, hidden, moving)
         return ops.warp_blend(
-            image0, image1, flow_t, mask, residual=residual, as_frames=self.as_frames
+            image0, image1, fine, mask, residual=residual, as_frames=self.as_frames
         )
