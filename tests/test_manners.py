@@ -225,16 +225,94 @@ def _text(at: float) -> np.ndarray:
     return np.asarray(picture.reduce(2))
 
 
+_CREDITS = (
+    "Directed by Nobody", "Music: the quick fox", "jumps over lazy dogs", "Camera 42, Sound 17",
+    "filmed on location", "places far, far away", "with thanks to all", "(c) MMXXVI, all rights",
+)  # fmt: skip
+
+
+def _credits(at: float) -> np.ndarray:
+    """Lines of text, each another, that scroll up."""
+    picture = Image.new("RGB", (2 * 256, 2 * 144), (30, 40, 60))
+    draw = ImageDraw.Draw(picture)
+    for k in range(16):
+        place = (20 + 37 * k % 60, round(2 * (26 * k - 100 - at)))
+        draw.text(place, _CREDITS[k % 8], fill=(255, 255, 255), font_size=26)
+    return np.asarray(picture.reduce(2))
+
+
+def _crawl(at: float) -> np.ndarray:
+    """A line of text that passes to the left."""
+    picture = Image.linear_gradient("L").resize((2 * 256, 2 * 144)).convert("RGB")
+    draw = ImageDraw.Draw(picture)
+    text = "   ".join(_CREDITS)
+    draw.text((round(2 * (200 - at)), 120), text, fill=(255, 255, 255), font_size=30)
+    return np.asarray(picture.reduce(2))
+
+
+def _grid(at: float) -> np.ndarray:
+    """A grid of lines of one pixel, 20 pixels apart, that moves right and down."""
+    picture = Image.new("RGB", (4 * 256, 4 * 144), (60, 90, 60))
+    draw = ImageDraw.Draw(picture)
+    for k in range(-2, 20):
+        x, y = 4 * (20 * k + at), 4 * (20 * k + at / 2)
+        draw.line((x, 0, x, 4 * 144), fill=(230, 230, 200), width=5)
+        draw.line((0, y, 4 * 256, y), fill=(230, 230, 200), width=5)
+    return np.asarray(picture.reduce(4))
+
+
+def _glass(at: float) -> np.ndarray:
+    """A pane through which the scene behind is seen, and a reflection that moves over it."""
+    rng = np.random.default_rng(0)
+    behind, reflected = (
+        np.asarray(
+            Image.fromarray(rng.integers(0, 256, (20, 34, 3), np.uint8)).resize(
+                (340, 200), Image.Resampling.BICUBIC
+            )
+        ).astype(float)
+        for _ in range(2)
+    )
+    x = round(at)
+    share = np.zeros((144, 256, 1))
+    share[40:110, 60 + x : 160 + x] = 0.45
+    pane = reflected[20:164, 40 - x : 296 - x]
+    return np.rint(behind[20:164, 40:296] * (1 - share) + share * pane).astype(np.uint8)
+
+
+def _against_averaging(
+    model: Interpolator, draw: Callable[[float], np.ndarray], speed: int
+) -> float:
+    """PSNR of a middle frame, less that of the mean of both, in dB; `speed` in pixels a frame."""
+    first, middle, last = (draw(speed * k) for k in range(3))
+    averaged = np.rint((first.astype(float) + last) / 2).astype(np.uint8)
+    return psnr(model.between(first, last), middle) - psnr(averaged, middle)
+
+
+_FOLLOWED = {_lines: (2, 5, 8), _text: (2, 5), _crawl: (2, 4), _credits: (2, 4), _grid: (2,)}
+_BEYOND = {_credits: (8, 16), _lines: (12,), _grid: (4,), _glass: (2, 5, 8)}
+
+
+def _scenes(speeds: dict[Callable[[float], np.ndarray], tuple[int, ...]]) -> Any:
+    return [
+        pytest.param(draw, v, id=f"{draw.__name__}-{v}") for draw in speeds for v in speeds[draw]
+    ]
+
+
 @needs_model
-@pytest.mark.parametrize("speed", [2, 5])
-@pytest.mark.parametrize("draw", [_lines, _text])
+@pytest.mark.parametrize(("draw", "speed"), _scenes(_FOLLOWED))
 def test_lines_and_text_do_not_tear(
     fast: Interpolator, draw: Callable[[float], np.ndarray], speed: int
 ) -> None:
-    first, middle, last = (draw(speed * k) for k in range(3))
-    made = fast.between(first, last)
-    averaged = np.rint((first.astype(float) + last) / 2).astype(np.uint8)
-    assert psnr(made, middle) > psnr(averaged, middle) + 3
+    assert _against_averaging(fast, draw, speed) > 3
+
+
+@needs_model
+@pytest.mark.parametrize(("draw", "speed"), _scenes(_BEYOND))
+def test_what_cannot_be_followed_is_hardly_worse_than_averaging(
+    fast: Interpolator, draw: Callable[[float], np.ndarray], speed: int
+) -> None:
+    """Rows of text that move by half their distance or more, and two motions in one place."""
+    assert _against_averaging(fast, draw, speed) > -1.5
 
 
 # Sizes
