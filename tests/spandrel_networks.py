@@ -51,7 +51,7 @@ OPTIONS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "IPT": _of("IPT", patch_size=24, patch_dim=3, n_feats=4, scale=[2], num_layers=1),
     "KBNet": _of("KBNet_s", width=8, middle_blk_num=1, enc_blk_nums=[1, 1, 1, 1],
         dec_blk_nums=[1, 1, 1, 1]),
-    "KBNet_l": _of("KBNet_l", dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1,
+    "KBNet_l": _of("KBNet_l", dim=32, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1,
         heads=[1, 2, 2, 2]),
     "LaMa": _of("LaMa", in_nc=4, out_nc=3),
     "MMRealSR": _of("MMRealSR", num_in_ch=3, num_out_ch=3, scale=4, num_feat=8, num_block=1,

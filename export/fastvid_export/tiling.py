@@ -187,22 +187,26 @@ def _tried(run: Run, scale: int, far: int, unit: int, minimum: int) -> tuple[int
 def _tried_fixed(
     run: Run, scale: int, sides: tuple[int, int], far: int, unit: int
 ) -> tuple[int, float]:
-    """Largest difference of two pieces of a picture where they overlap, without `far`; dB."""
+    """Largest difference of pieces beside each other where they overlap, without `far`; dB."""
     margin = -(-far // unit) * unit
     # An odd number of units, and some of the overlap left to compare.
     free = (min(sides) - 2 * margin) // 2 // unit
     strip = unit * max(1, min(free, _STRIP // unit) - 1 | 1)
     height, width = sides
     picture = _shaded(height + strip, width + strip)
-    pieces = (picture[:, :height, :width], picture[:, strip:, strip:])
-    low, high = (run(np.ascontiguousarray(piece)) for piece in pieces)
-    ends = [side - margin for side in sides]
-    (top, left), (bottom, right) = (strip + margin,) * 2, ends
-    made = low[:, top * scale : bottom * scale, left * scale : right * scale]
-    top, left, bottom, right = margin, margin, bottom - strip, right - strip
-    wanted = high[:, top * scale : bottom * scale, left * scale : right * scale]
-    difference = np.abs(made.astype(np.int16) - wanted.astype(np.int16))
-    return int(difference.max(initial=0)), psnr(made, wanted)
+
+    def made(top: int, left: int) -> NDArray[np.int16]:
+        piece = picture[:, top : top + height, left : left + width]
+        return run(np.ascontiguousarray(piece)).astype(np.int16)
+
+    first, worst, psnrs = made(0, 0), 0, []
+    for axis, other in ((1, made(strip, 0)), (2, made(0, strip))):
+        begin, end = (strip + margin) * scale, (sides[axis - 1] - margin) * scale
+        here = np.take(first, range(begin, end), axis)
+        there = np.take(other, range(begin - strip * scale, end - strip * scale), axis)
+        worst = max(worst, int(np.abs(here - there).max(initial=0)))
+        psnrs.append(psnr(here.astype(np.uint8), there.astype(np.uint8)))
+    return worst, min(psnrs)
 
 
 def _shaded(height: int, width: int) -> Frames:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -100,6 +102,54 @@ def test_means_over_channels_do_no_harm():
     graph = helper.make_graph([node], "g", info[:1], info[1:], weights)
     data = helper.make_model(graph, ir_version=9).SerializeToString()
     assert tiling.measure(data, blur, 2, 1, 1).spec == tiling.TilingSpec(3, 1, exact=True)
+
+
+# Graphs of one size
+
+
+def of_size(run: Any, height: int, width: int) -> Any:
+    """A graph that takes no other size."""
+
+    def checked(x: np.ndarray) -> np.ndarray:
+        assert x.shape == (1, height, width, 3)
+        return run(x)
+
+    return checked
+
+
+@pytest.mark.parametrize("sides", [(64, 64), (48, 80), (33, 97)])
+def test_windows_in_pieces_of_one_size_are_found(sides):
+    found = tiling.measure_fixed(of_size(blur, *sides), 2, sides)
+    assert found.spec == tiling.TilingSpec(3, 1, exact=True)
+
+
+def test_grids_of_pieces_of_one_size_are_kept():
+    found = tiling.measure_fixed(of_size(windows_of(8), 64, 96), 1, (64, 96))
+    assert (found.spec.exact, found.spec.multiple_of) == (True, 8)
+
+
+@pytest.mark.parametrize(
+    ("sides", "reach", "unit"),
+    [((256, 256), 32, 16), ((64, 64), 16, 16), ((48, 80), 12, 1), ((33, 65), 8, 1)],
+)
+def test_pieces_of_what_looks_everywhere_overlap_all_the_same(sides, reach, unit):
+    found = tiling.measure_fixed(of_size(brightness, *sides), 1, sides)
+    assert found.spec == tiling.TilingSpec(reach, unit, exact=False)
+    assert found.levels > 1
+    assert found.psnr < 60
+
+
+@pytest.mark.parametrize(("sides", "far"), [((64, 64), 16), ((48, 80), 12)])
+def test_a_claim_for_one_size_is_tried_along_whole_seams(sides, far):
+    """A difference far from the corners is seen."""
+
+    def run(x: np.ndarray) -> np.ndarray:
+        out = x.copy()
+        out[:, :, -far - 1] = 255 - x[:, :, -far - 1]
+        return out
+
+    worst, _ = tiling._tried_fixed(run, 1, sides, far, 1)
+    assert worst > 1
 
 
 def test_graphs_of_the_tests_are_valid():

@@ -45,9 +45,8 @@ _RESTORATION = (
     "RetinexFormer", "SAFMNBCIE", "SCUNet", "Uformer",
 )  # fmt: skip
 _TILED = frozenset((
-    "ATD", "CRAFT", "DAT", "DCTLSA", "DRCT", "FBCNN", "FDAT", "GRL", "HAT",
-    "HVICIDNet", "IPT", "OmniSR", "RGT",
-    "RealCUGAN", "SCUNet", "Swin2SR", "SwinIR", "Uformer",
+    "ATD", "CRAFT", "DAT", "DCTLSA", "DRCT", "FBCNN", "FDAT", "GRL", "HAT", "HVICIDNet", "IPT",
+    "KBNet", "OmniSR", "RGT", "RealCUGAN", "SCUNet", "Swin2SR", "SwinIR", "Uformer",
 ))  # fmt: skip
 """Those whose code works with sizes that `torch.export` takes for constants: masks, pads."""
 
