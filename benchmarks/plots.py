@@ -16,18 +16,21 @@ import timing
 FIGURES = timing.ROOT / "docs" / "figures"
 WIDTH, HEIGHT = 760, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 24, 56, 52
-_CHARACTER, _LINE = 6.3, 13.0
+_CHARACTER, _LINE = 7.2, 13.0
 """Of the labels, in pixels: a little more than they take."""
 _STYLE = """
-.panel { fill: #ffffff; stroke: #d0d7de } .grid { stroke: #e4e8ec } .text { fill: #24292f }
+.panel { fill: #ffffff; stroke: #d0d7de } .grid { stroke: #e4e8ec } .mark { stroke: #afb8c1 }
+.text { fill: #24292f }
 .faint { fill: #57606a } .own { fill: #0a66c2 } .peer { fill: #8c959f } .front { stroke: #0a66c2 }
 @media (prefers-color-scheme: dark) {
-.panel { fill: #0d1117; stroke: #30363d } .grid { stroke: #21262d } .text { fill: #e6edf3 }
+.panel { fill: #0d1117; stroke: #30363d } .grid { stroke: #21262d } .mark { stroke: #484f58 }
+.text { fill: #e6edf3 }
 .faint { fill: #9198a1 } .own { fill: #4ea1ff } .peer { fill: #7d8590 } .front { stroke: #4ea1ff }
 }
 text { font: 12px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif }
 .title { font-size: 15px; font-weight: 600 } .strong { font-weight: 600 }
 """
+_REAL_TIME = 1000 / 30
 Point = tuple[str, float, float, bool]
 Box = tuple[float, float, float, float]
 
@@ -60,7 +63,7 @@ def figure(title: str, note: str, points: Sequence[Point]) -> str:
         _text(_LEFT - 46, 24, title, "text title"),
         _text(_LEFT - 46, 42, note, "faint"),
         _text(WIDTH - _RIGHT, HEIGHT - 12, "milliseconds a frame, 2 cores", "faint", "end"),
-        _text(_LEFT - 46, _TOP + 6, "dB", "faint"),
+        _text(_LEFT - 46, HEIGHT - _BOTTOM + 18, "dB", "faint"),
     ]
     for ms in _marks(10**low, 10**high):
         x = x_of(ms)
@@ -70,6 +73,10 @@ def figure(title: str, note: str, points: Sequence[Point]) -> str:
         y = y_of(db)
         parts.append(_line(_LEFT, y, WIDTH - _RIGHT, y))
         parts.append(_text(_LEFT - 8, y + 4, f"{db:g}", "faint", "end"))
+    if low < math.log10(_REAL_TIME) < high:
+        x = x_of(_REAL_TIME)
+        parts.append(_line(x, _TOP, x, HEIGHT - _BOTTOM, "mark"))
+        parts.append(_text(x + 4, HEIGHT - _BOTTOM - 6, "30 a second", "faint"))
     front = [f"{x_of(ms):.1f},{y_of(db):.1f}" for _, ms, db, _ in best(points)]
     parts.append(
         f'<polyline class="front" points="{" ".join(front)}" fill="none" '
@@ -150,8 +157,8 @@ def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> st
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}"{side}>{escape(text)}</text>'
 
 
-def _line(x0: float, y0: float, x1: float, y1: float) -> str:
-    return f'<line class="grid" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>'
+def _line(x0: float, y0: float, x1: float, y1: float, kind: str = "grid") -> str:
+    return f'<line class="{kind}" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>'
 
 
 def figures() -> dict[str, str]:

@@ -210,11 +210,11 @@ def summary() -> str:
         )
         for s, size in FIRST_SIZE.items()
     ]
-    parts = []
+    parts, beaten = [], []
     for title, name, found in blocks:
         known = [row for row in found if score(row) and row.fastest]
         peers = [row for row in known if not row.own]
-        own = sorted((r for r in known if r.own), key=lambda r: float(r.fastest["median_ms"]))
+        own = sorted((r for r in known if r.own), key=_lasts)
         lines = [
             (
                 f"`{row.name.removeprefix(OWN)}`",
@@ -231,7 +231,46 @@ def summary() -> str:
             parts.append(f"![{title}: PSNR against time](docs/figures/{name}.svg)\n")
         if lines:
             parts.append(table(header, lines))
+        for row in own:
+            faster = [p.name for p in peers if score(p) > score(row) and _lasts(p) < _lasts(row)]
+            if faster:
+                beaten.append(f"`{row.name.removeprefix(OWN)}` by {_listed(faster)}")
+    parts.append(
+        f"Beaten by peers in both time and quality: {'; '.join(beaten) or 'none'}.\n"
+        + _whole_file()
+    )
     return "\n".join(parts)
+
+
+def _whole_file() -> str:
+    """The best row of the whole files in a sentence; empty without results."""
+    if not exists("pipeline_whole_file"):
+        return ""
+    timed = {n: parts["time"] for n, parts in load("pipeline_whole_file")["rows"].items()}
+    own = {n: t["fps_out"] for n, t in timed.items() if n.startswith("fastvid")}
+    peer = timed.get("OpenCV and torch, same networks")
+    if not own or peer is None:
+        return ""
+    best, plain = max(own, key=lambda n: own[n]), "fastvid, onnxruntime"
+    text = (
+        "A whole file, 720p at 30 frames a second to 1440p at 60, decoding to encoding: "
+        f"{own[best]:.1f} frames a second ({best.removeprefix('fastvid, ')})"
+    )
+    if plain in own and plain != best:
+        text += f", {own[plain]:.1f} with onnxruntime alone in float32"
+    times = own[best] / peer["fps_out"]
+    return (
+        f"{text}; OpenCV and PyTorch with the same networks {peer['fps_out']:.1f}, "
+        f"so {times:.1f} times as fast.\n"
+    )
+
+
+def _lasts(row: Row) -> float:
+    return float(row.fastest["median_ms"])
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _below(row: Row, peers: list[Row]) -> str:

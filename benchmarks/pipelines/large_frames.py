@@ -68,11 +68,11 @@ class Job:
 
 
 JOBS = {
-    "4K to 8K": Job((3840, 2160), "upscale", "h264", "yuv420p", 2),
-    "4K30 to 4K60": Job((3840, 2160), "interpolate", "h264", "yuv420p", 3),
-    "8K30 to 8K60": Job((7680, 4320), "interpolate", "h264", "yuv420p", 2),
-    "1080p to 4K, 10 bit": Job((1920, 1080), "upscale", "hevc", "yuv420p10le", 3),
-    "4K30 to 4K60, 10 bit": Job((3840, 2160), "interpolate", "hevc", "yuv420p10le", 3),
+    "4K to 8K": Job((3840, 2160), "upscale", "h264", "yuv420p", 10),
+    "4K30 to 4K60": Job((3840, 2160), "interpolate", "h264", "yuv420p", 12),
+    "8K30 to 8K60": Job((7680, 4320), "interpolate", "h264", "yuv420p", 6),
+    "1080p to 4K, 10 bit": Job((1920, 1080), "upscale", "hevc", "yuv420p10le", 12),
+    "4K30 to 4K60, 10 bit": Job((3840, 2160), "interpolate", "hevc", "yuv420p10le", 12),
 }
 
 
@@ -87,7 +87,7 @@ def main() -> None:
     rows = Rows("pipeline_large")
     rows.keep(JOBS)
     for name, job in JOBS.items():
-        mark = _mark(job)
+        mark = f"{job.frames} frames, {_mark(job)}"
         if (options.row and name not in options.row) or (
             rows.has(name, "time", mark) and not options.again
         ):

@@ -1,6 +1,6 @@
 """A file from decoding to encoding, 720p30 to 1440p60: `fastvid run` beside OpenCV and PyTorch.
 
-    python benchmarks/pipelines/whole_file.py [--row NAME ...] [--again] [--frames 36] [--clip FILE]
+    python benchmarks/pipelines/whole_file.py [--row NAME ...] [--again] [--frames 90] [--clip FILE]
 
 Every second of the input is 30 frames to read, 30 to draw between them, 60 to enlarge from 1280x720
 to 2560x1440 and 60 to encode. All rows write H.264 with x264 at the same preset, rate factor and
@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quality"))
 
 import av
 import numpy as np
+from between import digest
 from rank_store import Rows
 
 from fastvid.bundle import Bundle, shipped
@@ -46,8 +47,8 @@ _FASTVID = """
 import json, sys
 from fastvid import Interpolator, Upscaler, Video
 from fastvid.bench import probes
-source, target, upscaler, options = json.loads(sys.argv[1])
-with Interpolator("fast", **options["interpolate"]) as between, Upscaler(
+source, target, interpolator, upscaler, options = json.loads(sys.argv[1])
+with Interpolator(interpolator, **options["interpolate"]) as between, Upscaler(
     upscaler, **options["upscale"]
 ) as larger:
     video = larger.upscale(between.interpolate(Video.open(source), factor=2))
@@ -55,19 +56,23 @@ with Interpolator("fast", **options["interpolate"]) as between, Upscaler(
 print(probes.peak_rss())
 """
 _CPU = {"device": "cpu", "backend": "onnxruntime"}
+FLOAT32 = ("interpolator-fast", "upscaler-fast-x2")
+INT8 = ("interpolator-fast", "upscaler-fast-x2-int8")
+ALL_INT8 = ("interpolator-fast-int8", "upscaler-fast-x2-int8")
 ROWS: dict[str, dict[str, Any]] = {
-    "fastvid, onnxruntime": {"upscaler": "fast"},
-    "fastvid, onnxruntime, int8 upscaler": {"upscaler": "upscaler-fast-x2-int8"},
-    "fastvid, OpenVINO for upscaling": {"upscaler": "fast", "backend": "openvino"},
+    "fastvid, onnxruntime": {"models": FLOAT32},
+    "fastvid, onnxruntime, int8 upscaler": {"models": INT8},
+    "fastvid, OpenVINO for upscaling": {"models": FLOAT32, "backend": "openvino"},
     "fastvid, OpenVINO bfloat16 for upscaling": {
-        "upscaler": "fast", "backend": "openvino", "precision": "bfloat16",
+        "models": FLOAT32, "backend": "openvino", "precision": "bfloat16",
     },
-    "fastvid, OpenVINO int8 for upscaling": {
-        "upscaler": "upscaler-fast-x2-int8", "backend": "openvino",
+    "fastvid, OpenVINO int8 for upscaling": {"models": INT8, "backend": "openvino"},
+    "fastvid, int8 interpolator, OpenVINO int8 for upscaling": {
+        "models": ALL_INT8, "backend": "openvino",
     },
-    "OpenCV and torch, same networks": {"peer": "network"},
-    "OpenCV and torch, DIS medium": {"peer": "dis"},
-    "encoding alone": {"peer": "encode"},
+    "OpenCV and torch, same networks": {"models": FLOAT32, "peer": "network"},
+    "OpenCV and torch, DIS medium": {"models": FLOAT32[1:], "peer": "dis"},
+    "encoding alone": {"models": (), "peer": "encode"},
 }  # fmt: skip
 
 
@@ -77,16 +82,19 @@ def main() -> None:
     parser.add_argument("--row", nargs="*", choices=ROWS)
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--missing", action="store_true", help="list what is to do, and stop")
-    parser.add_argument("--frames", type=int, default=36)
+    parser.add_argument("--frames", type=int, default=90)
     parser.add_argument("--clip", type=Path, help="instead of a drawn one, 1280x720")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    rows, mark = Rows("pipeline_whole_file"), f"{options.frames} frames, {models_mark()}"
-    rows.keep(ROWS)
+    rows, there = Rows("pipeline_whole_file"), shipped()
+    offered = {n: row for n, row in ROWS.items() if set(row["models"]) <= set(there)}
+    rows.keep(offered)
     folder = Path(tempfile.gettempdir()) / "fastvid-whole-file"
     folder.mkdir(exist_ok=True)
-    for name, row in ROWS.items():
+    for name, row in offered.items():
+        digests = [digest(Bundle.load(there[model])) for model in row["models"]]
+        mark = " ".join([f"{options.frames} frames", *digests])
         if (options.row and name not in options.row) or (
             rows.has(name, "time", mark) and not options.again
         ):
@@ -97,14 +105,6 @@ def main() -> None:
             found = measured(name, row, clip, folder, options)
             print(found, flush=True)
             rows.put(name, "time", mark, found)
-
-
-def models_mark() -> str:
-    """Of the models that every row runs."""
-    from between import digest
-
-    names = ("interpolator-fast", "upscaler-fast-x2")
-    return " ".join(digest(Bundle.load(shipped()[name])) for name in names)
 
 
 def drawn_clip(folder: Path, frames: int) -> Path:
@@ -200,7 +200,7 @@ def command(row: dict[str, Any], clip: Path, target: Path, threads: int) -> list
         "interpolate": _CPU | {"threads": threads},
         "upscale": upscale,
     }
-    request = [str(clip), str(target), row["upscaler"], settings]
+    request = [str(clip), str(target), *row["models"], settings]
     return [sys.executable, "-c", _FASTVID, json.dumps(request)]
 
 

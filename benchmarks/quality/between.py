@@ -60,7 +60,8 @@ def methods() -> dict[str, Method]:
         bundle = Bundle.load(path)
         if bundle.task == "interpolator":
             open_ = functools.partial(_shipped, bundle)
-            found.append(Method(_OWN + name, open_, RUNTIMES, digest(bundle)))
+            runtimes = RUNTIMES[:2] if name.endswith("-int8") else RUNTIMES
+            found.append(Method(_OWN + name, open_, runtimes, digest(bundle)))
     return {method.name: method for method in found}
 
 
@@ -75,7 +76,7 @@ def _shipped(bundle: Bundle, runtime: str, threads: int) -> Draw:
         bundle.path,
         device="cpu",
         backend=backend or "onnxruntime",
-        precision=precision or "float32",
+        precision=precision or "auto",
         threads=threads,
     )
 
