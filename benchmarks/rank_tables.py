@@ -138,9 +138,32 @@ def upscaling() -> str:
             "compressed dB", "temporal", f"ms at {size}", "runtime", "ms in bfloat16", "peak MiB",
         ]  # fmt: skip
         parts.append(table(header, lines))
+        parts.append(_by_runtime(result, scale, size))
         if other := _other_sizes(result, scale, size):
             parts.append(f"At other sizes, ms: {other}.\n")
     return "\n".join(parts) + "\n" + _when(every, result)
+
+
+def _by_runtime(result: dict[str, Any], scale: int, size: str) -> str:
+    """Milliseconds of every method in every runtime."""
+    timed = {
+        key.removeprefix(f"x{scale} "): {
+            part["runtime"]: part["median_ms"]
+            for name, part in parts.items()
+            if name.startswith(f"time {size}") and "median_ms" in part and part["runtime"]
+        }
+        for key, parts in result["rows"].items()
+        if key.startswith(f"x{scale} ")
+    }
+    timed = {name: times for name, times in timed.items() if times}
+    if not timed:
+        return ""
+    runtimes = list(dict.fromkeys(r for times in timed.values() for r in times))
+    lines = [
+        (name, *(f"{times[r]:.1f}" if r in times else "" for r in runtimes))
+        for name, times in timed.items()
+    ]
+    return table([f"x{scale}, {size}, ms in", *runtimes], lines)
 
 
 def _other_sizes(result: dict[str, Any], scale: int, size: str) -> str:
