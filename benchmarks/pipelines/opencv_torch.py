@@ -142,16 +142,13 @@ def read_bundle(name: str, file: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
     folder = shipped()[name]
     graph = onnx.load(folder / file).graph
-    weights = {
-        w.name: torch.from_numpy(numpy_helper.to_array(w).copy())
-        for w in graph.initializer
-        if w.name.startswith("net.")
-    }
-    # Equal arrays are stored once: a bias may stand under another layer's name.
+    stored = {w.name: torch.from_numpy(numpy_helper.to_array(w).copy()) for w in graph.initializer}
+    weights = {name: value for name, value in stored.items() if name.startswith("net.")}
     for node in graph.node:
-        if node.op_type == "Conv" and len(node.input) == 3:
+        # Equal arrays are stored once: a bias may stand under another layer's name.
+        if node.op_type == "Conv" and len(node.input) == 3 and node.input[1] in weights:
             layer = node.input[1].removesuffix(".weight")
-            weights[f"{layer}.bias"] = weights[node.input[2]]
+            weights[f"{layer}.bias"] = stored[node.input[2]]
     return json.loads((folder / "bundle.json").read_text()), weights
 
 
