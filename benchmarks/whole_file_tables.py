@@ -57,9 +57,10 @@ def large() -> str:
     header = ["", "written as", "frames", "s a frame out", "peak MiB, short clip",
               "peak MiB, twice as long", "checked"]  # fmt: skip
     return (
-        "Files of real size through `Video`, each run a process of its own; the memory of a clip "
-        "and of one twice as long shows that it does not grow with length.\n\n"
-        + table(header, rows)
-        + "\n"
-        + source(result)
+        "Files of real size through `Video`, 2 threads, each run a process of its own, with its "
+        "imports and the loading of models in the time. The memory of a clip and of one twice as "
+        "long: it grows until the encoder has seen as far ahead as it looks, x264 some ten frames "
+        "at this effort and x265 some twenty, and then no more. A frame of 8K has 100 MB as RGB. "
+        "`checked` is the luma of frames that pass through, or of enlarged ones reduced again, "
+        "against the input.\n\n" + table(header, rows) + "\n" + source(result)
     )

@@ -2,10 +2,11 @@
 
     python benchmarks/pipelines/large_frames.py [--row NAME ...] [--again] [--missing]
 
-Each job runs twice in processes of their own, on a drawn clip and on one twice as long: memory must
-not grow with length. A frame of 7680x4320 has 100 MB as RGB bytes, 199 MB in 16 bits. The answer is
-checked: size, number of frames and pixel format of the file, and PSNR of every frame against what
-the drawing should have become, where it can be known: of what is enlarged, reduced again.
+Each job runs twice in processes of their own, on a drawn clip and on one twice as long: memory may
+grow with length until the encoder has seen as far ahead as it looks, and no further. A frame of
+7680x4320 has 100 MB as RGB bytes, 199 MB in 16 bits. The answer is checked: size, number of frames
+and pixel format of the file, and PSNR of frames against what they should have become, where it can
+be known: of those that pass through, and of what is enlarged, reduced again.
 """
 
 from __future__ import annotations
