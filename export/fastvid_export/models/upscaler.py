@@ -54,34 +54,39 @@ class UpscalerOptions:
 
 
 class InputConv(nn.Module):
-    """Convolution from luma in steps of a block, trained in coordinates that whiten images.
+    """Convolution from planes in steps of a block, trained in coordinates that whiten images.
 
     Neighbouring pixels are nearly equal, so in pixel coordinates a few directions hold almost all
     of the gradient. The kernel is `weight @ whitening`; the whitening follows from one model of
-    images, covariance falling exponentially with distance, and needs no data.
+    images, covariance falling exponentially with distance, and needs no data. It is taken for all
+    planes alike; without it chroma is so small beside luma that bfloat16 rounds its noise away.
     """
 
-    def __init__(self, outputs: int, block: int) -> None:
+    def __init__(self, outputs: int, block: int, planes: int = 1) -> None:
         super().__init__()
         self.stride = block
         self.side = block + 2 * _PAD
-        self.weight = nn.Parameter(torch.randn(outputs, self.side**2) / (self.side / 2**0.5))
+        self.planes = planes
+        weight = torch.randn(outputs, planes * self.side**2) / (self.side / 2**0.5)
+        self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.whitening: Tensor
         self.register_buffer("whitening", _whitening(self.side), persistent=False)
 
     def kernel(self) -> Tensor:
-        """The kernel in pixel coordinates, (outputs, 1, side, side)."""
-        return (self.weight @ self.whitening).view(-1, 1, self.side, self.side)
+        """The kernel in pixel coordinates, (outputs, planes, side, side)."""
+        flat = self.weight.view(-1, self.side**2) @ self.whitening
+        return flat.view(-1, self.planes, self.side, self.side)
 
     def set_kernel(self, kernel: Tensor) -> None:
         """Makes `kernel()` return `kernel`."""
         with torch.no_grad():
-            flat = kernel.flatten(1).double()
-            self.weight.copy_(torch.linalg.solve(self.whitening.double(), flat, left=False))
+            flat = kernel.reshape(-1, self.side**2).double()
+            found = torch.linalg.solve(self.whitening.double(), flat, left=False)
+            self.weight.copy_(found.view_as(self.weight))
 
     def forward(self, luma: Tensor) -> Tensor:
-        """(N, 1, H, W) → (N, outputs, (H - 4) / block, (W - 4) / block), float32.
+        """(N, planes, H, W) → (N, outputs, (H - 4) / block, (W - 4) / block), float32.
 
         Whitening stretches what images hardly contain, which bfloat16 would round away.
         """
@@ -125,8 +130,7 @@ class UpscalerNet(nn.Module):
         self.tail = nn.Conv2d(options.channels, outputs, 2 + stride, stride=stride, padding=1)
         self.skip.set_kernel(_bicubic_kernel(options.scale))
         if options.colour:
-            side = options.block + 2 * _PAD
-            self.colour_head = nn.Conv2d(2, options.channels, side, options.block, bias=False)
+            self.colour_head: nn.Module = InputConv(options.channels, options.block, planes=2)
             self.colour_tail = nn.Conv2d(
                 options.channels, 2 * _OUT**2, 2 + stride, stride=stride, padding=1
             )
@@ -181,7 +185,7 @@ class UpscalerNet(nn.Module):
         plain.body = nn.ModuleList(map(_plain, self.body))
         plain.tail.load_state_dict(self.tail.state_dict())
         if self.options.colour:
-            plain.colour_head.load_state_dict(self.colour_head.state_dict())
+            plain.colour_head = _plain(self.colour_head)
             plain.colour_tail.load_state_dict(self.colour_tail.state_dict())
         return plain.eval().requires_grad_(False)
 
