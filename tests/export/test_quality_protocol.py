@@ -62,3 +62,19 @@ def test_psnr_leaves_the_border_out():
 
 def test_sides_are_cut_to_multiples():
     assert protocol.cut(np.zeros((17, 22, 3), np.uint8), 4).shape == (16, 20, 3)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_weights_inside_are_pytorchs_antialiased_cubic(scale):
+    """Another implementation of the same kernel, which treats edges in its own way."""
+    torch = pytest.importorskip("torch")
+    length = 24 * scale
+    indices, weights = protocol.taps(length, scale)
+    ours = np.zeros((24, length))
+    for row, (places, values) in enumerate(zip(indices, weights, strict=True)):
+        np.add.at(ours[row], places, values)
+    theirs = torch.nn.functional.interpolate(
+        torch.eye(length, dtype=torch.float64)[None, None],
+        size=(24, length), mode="bicubic", antialias=True,
+    )[0, 0].numpy()  # fmt: skip
+    np.testing.assert_allclose(ours[4:-4], theirs[4:-4], atol=1e-9)
