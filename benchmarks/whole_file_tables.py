@@ -25,7 +25,7 @@ def beside_peers() -> str:
             f"{part['peak_mib']:.0f}",
             "" if part["psnr_to_first_row"] is None else f"{part['psnr_to_first_row']:.1f} dB",
         )
-        for name, part in timed.items()
+        for name, part in sorted(timed.items(), key=lambda item: -float(item[1]["fps_out"]))
     ]
     header = ["", "frames/s in", "frames/s out", "of the peer", "peak MiB", "like the first row"]
     count = next(iter(timed.values()))["frames_in"]
@@ -33,7 +33,8 @@ def beside_peers() -> str:
         f"{count} frames of 1280x720 at 30 a second to 2560x1440 at 60: interpolate by 2, upscale "
         "by 2, H.264 by x264 at the same preset and rate factor, 2 threads; whole processes, with "
         "their imports and the loading of models. The peer decodes with OpenCV, runs the same "
-        "networks with the same weights in PyTorch and encodes with PyAV, step after step. "
+        "networks with the same weights in PyTorch, in float32, and encodes with PyAV, step after "
+        "step; rows in int8 and bfloat16 are the same networks computed less precisely. "
         "`encoding alone` repeats frames instead of making them: nobody can be faster.\n\n"
         + table(header, rows)
         + "\n"

@@ -70,9 +70,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "fastvid, int8 interpolator, OpenVINO int8 for upscaling": {
         "models": ALL_INT8, "backend": "openvino",
     },
-    "fastvid, the same with one thread for each network": {
-        "models": ALL_INT8, "backend": "openvino", "threads": 1,
-    },
     "OpenCV and torch, same networks": {"models": FLOAT32, "peer": "network"},
     "OpenCV and torch, DIS medium": {"models": FLOAT32[1:], "peer": "dis"},
     "encoding alone": {"models": (), "peer": "encode"},
@@ -185,7 +182,7 @@ def measured(
         "peak_mib": round(peak / 2**20, 1),
         "bytes": target.stat().st_size,
         "psnr_to_first_row": alike,
-        "threads": row.get("threads", options.threads),
+        "threads": options.threads,
         "clip": "drawn" if options.clip is None else options.clip.name,
     }
 
