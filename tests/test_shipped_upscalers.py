@@ -20,6 +20,7 @@ from fastvid.errors import InputError
 from fastvid.metrics import psnr
 from fastvid.scene import Scene
 from fastvid.upscaler import Upscaler
+from fastvid.video import Video
 
 OFFERED = {"fast": (2, 3, 4), "quality": (2, 3, 4), "real": (1, 2)}
 MODELS = [(kind, scale) for kind, scales in OFFERED.items() for scale in scales]
@@ -40,7 +41,7 @@ def opened(kind: str, scale: int, **options: object) -> Upscaler:
     return Upscaler(kind, scale=scale, **{**PINNED, **options})  # type: ignore[arg-type]
 
 
-def drawn(scale: int, height: int = 48, width: int = 80) -> tuple[np.ndarray, np.ndarray]:
+def drawn(scale: int, height: int = 64, width: int = 96) -> tuple[np.ndarray, np.ndarray]:
     """A scene, reduced, and as it was."""
     truth = Scene(scale * width, scale * height, seed=5).draw(0.4)
     return resize_bicubic(truth, height, width), truth
@@ -71,11 +72,9 @@ def test_a_factor_that_a_class_lacks_is_refused_with_those_it_has(kind: str) -> 
 
 
 def test_the_command_refuses_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = tmp_path / "in.png"
-    from PIL import Image
-
-    Image.fromarray(drawn(1)[0]).save(source)
-    made = str(tmp_path / "out.png")
+    source = tmp_path / "in.y4m"
+    Video.from_frames(drawn(1)[0][None], 25).save(source)
+    made = str(tmp_path / "out.y4m")
     code = main(["upscale", str(source), "-o", made, "--scale", "7", "--model", "quality"])
     assert code == InputError.exit_code
     assert "must be one of 2, 3, 4" in capsys.readouterr().err
@@ -108,7 +107,7 @@ def test_pieces_show_no_seam(kind: str, scale: int) -> None:
 def test_a_scene_comes_nearer_than_by_resizing(
     kind: str, scale: int, rng: np.random.Generator
 ) -> None:
-    small, truth = drawn(scale, 96, 160)
+    small, truth = drawn(scale, 192, 320)
     if kind == "real":
         noise = rng.normal(0, 8, (*small.shape[:2], 1))
         small = np.clip(np.rint(small + noise), 0, 255).astype(np.uint8)
