@@ -325,7 +325,7 @@ def test_shipped_restorer_takes_noise_away_and_keeps_the_size(rng: np.random.Gen
     from fastvid.metrics import psnr
     from fastvid.scene import Scene
 
-    truth = Scene(321, 191, seed=5).draw(0.4)
+    truth = Scene(161, 95, seed=5).draw(0.4)
     noise = rng.normal(0, 8, (*truth.shape[:2], 1))
     noisy = np.clip(np.rint(truth + noise), 0, 255).astype(np.uint8)
     with Upscaler("real", scale=1, device="cpu") as model:

@@ -16,7 +16,7 @@ from PIL import Image  # noqa: E402
 from fastvid import Upscaler  # noqa: E402
 from fastvid.errors import InputError  # noqa: E402
 from fastvid_export import bundles, ops  # noqa: E402
-from fastvid_export.families.upscaler import KINDS, UpscalerFamily  # noqa: E402
+from fastvid_export.families.upscaler import KINDS, RESTORED, UpscalerFamily  # noqa: E402
 from fastvid_export.models.upscaler import UpscalerNet, UpscalerOptions  # noqa: E402
 from fastvid_export.training import checkpoint as ckpt  # noqa: E402
 from fastvid_export.training.restoration import colour_share, compared, enlarged  # noqa: E402
@@ -85,7 +85,8 @@ def test_a_bundle_with_colour_computes_what_torch_computes(tmp_path: Path, scale
         assert model.name == ("restore" if scale == 1 else "upscale")
         assert model.bundle.name == f"upscaler-real-x{scale}"
     planes = ops.rgb_to_luma(torch.from_numpy(frame[None]))
-    theirs = ops.luma_to_rgb(*network(options).with_colour(*planes))[0].numpy()
+    net = network(options).softened(RESTORED if scale == 1 else 1)
+    theirs = ops.luma_to_rgb(*net.with_colour(*planes))[0].numpy()
     assert ours.shape == (18 * scale, 30 * scale, 3)
     assert np.abs(ours.astype(int) - theirs).max() <= 1
     assert np.abs(ours.astype(int) - enlarged(frame[None], scale)[0]).max() > 2
@@ -164,3 +165,16 @@ def test_flicker_is_of_differences_in_time_and_not_of_brightness() -> None:
     found = compared(unsteady, unsteady, truth, 1)
     assert found["flicker"] == pytest.approx(4.0)
     assert (found["flicker_share"], found["gain"]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_softened_networks_go_a_share_of_the_way(scale: int) -> None:
+    options = UpscalerOptions(scale=scale, block=2, slope=0.1, colour=True, **SMALL)
+    luma, chroma = torch.rand(2, 1, 18, 22), torch.rand(2, 2, 18, 22) - 0.5
+    net = network(options)
+    with torch.no_grad():
+        whole = net.with_colour(luma, chroma)
+        none = UpscalerNet(options).with_colour(luma, chroma)
+        soft = net.softened(0.25).folded().with_colour(luma, chroma)
+    for ours, full, plain in zip(soft, whole, none, strict=True):
+        torch.testing.assert_close(ours, 0.25 * full + 0.75 * plain, rtol=0, atol=3e-6)

@@ -52,6 +52,11 @@ _TITLES = {
 _SCALES = range(1, 5)
 
 
+RESTORED = 0.6
+"""How far a restorer goes. All the way, noisy held-back clips gain 1.1 dB where this share gains
+0.9, but those with next to no noise are blurred, by up to 0.75 dB."""
+
+
 class UpscalerFamily:
     """Implements `registry.Family`."""
 
@@ -89,6 +94,8 @@ class UpscalerFamily:
         """The graph `upscale` on frames; the network alone is checked in floats."""
         net = UpscalerNet(UpscalerOptions(**checkpoint.options))
         net.load_state_dict(checkpoint.ema)
+        if net.options.scale == 1:
+            net = net.softened(RESTORED)
         net = net.folded()
         options = net.options
         rng = np.random.default_rng(0)
