@@ -121,8 +121,11 @@ class _HalfBlock(nn.Module):
         super().__init__()
         self.block = block
 
-    def forward(self, images: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        flow, mask, hidden = self.block(_half(images), _half(context))
+    def forward(
+        self, images: Tensor, context: Tensor, hidden: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        coarser = None if hidden is None else _half(hidden)
+        flow, mask, hidden = self.block(_half(images), _half(context), coarser)
         return flow.float().contiguous(), mask.float().contiguous(), hidden.float().contiguous()
 
 
