@@ -16,7 +16,7 @@ from PIL import Image  # noqa: E402
 from fastvid import Upscaler  # noqa: E402
 from fastvid.errors import InputError  # noqa: E402
 from fastvid_export import bundles, ops  # noqa: E402
-from fastvid_export.families.upscaler import KINDS, RESTORED, UpscalerFamily  # noqa: E402
+from fastvid_export.families.upscaler import KINDS, REAL_SHARE, UpscalerFamily  # noqa: E402
 from fastvid_export.models.upscaler import UpscalerNet, UpscalerOptions  # noqa: E402
 from fastvid_export.training import checkpoint as ckpt  # noqa: E402
 from fastvid_export.training.restoration import colour_share, compared, enlarged  # noqa: E402
@@ -85,7 +85,7 @@ def test_a_bundle_with_colour_computes_what_torch_computes(tmp_path: Path, scale
         assert model.name == ("restore" if scale == 1 else "upscale")
         assert model.bundle.name == f"upscaler-real-x{scale}"
     planes = ops.rgb_to_luma(torch.from_numpy(frame[None]))
-    net = network(options).softened(RESTORED if scale == 1 else 1)
+    net = network(options).softened(REAL_SHARE[scale])
     theirs = ops.luma_to_rgb(*net.with_colour(*planes))[0].numpy()
     assert ours.shape == (18 * scale, 30 * scale, 3)
     assert np.abs(ours.astype(int) - theirs).max() <= 1
