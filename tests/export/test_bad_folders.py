@@ -21,7 +21,6 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 pytest.importorskip("onnxruntime")
 
-import diffusers_folders  # noqa: E402
 
 from fastvid.cli import main  # noqa: E402
 from fastvid_export import large_graphs, weight_store, weight_writer  # noqa: E402
@@ -31,19 +30,6 @@ from fastvid_export.weight_files import WeightFiles  # noqa: E402
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 FIRST = "blocks.0.attn1.to_q.weight"
 Damage = Callable[[Path], Any]
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wan") / "model"
-    diffusers_folders.wan(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    shutil.copytree(original, tmp_path / "model")
-    return tmp_path / "model"
 
 
 def refused(

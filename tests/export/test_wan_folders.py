@@ -13,26 +13,12 @@ pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-import diffusers_folders
 import torch
 from safetensors.torch import load_file, save_file
 
 from fastvid.errors import InputError
 from fastvid_export.errors import CheckpointError
 from fastvid_export.importers import ImportOptions, diffusers, find, wan
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wan") / "model"
-    diffusers_folders.wan(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    shutil.copytree(original, tmp_path / "model")
-    return tmp_path / "model"
 
 
 def change(file: Path, **values: Any) -> None:

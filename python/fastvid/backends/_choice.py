@@ -160,7 +160,8 @@ def _told(figure: PrecisionFigure) -> str:
 
 def _require(bundle: Bundle, target: Device, backend: str, precision: str) -> None:
     """Refuses a precision that is not the bundle's own and cannot be had."""
-    names = " or ".join(repr(name) for name in ("auto", *offered(bundle)))
+    here = offered(bundle)
+    names = " or ".join(repr(name) for name in ("auto", *here))
     wanted = f"precision: argument must be {names} for {bundle.name!r}"
     if _figure(bundle, precision) is None:
         hint = (
@@ -185,7 +186,7 @@ def _require(bundle: Bundle, target: Device, backend: str, precision: str) -> No
             f"{where}, got {precision!r}",
             hint="backend='openvino' on the CPU computes in it",
         )
-    if precision in offered(bundle):
+    if precision in here:
         return
     if not installed("openvino"):
         from fastvid.backends._openvino_setup import INSTALL
