@@ -17,7 +17,7 @@ from fastvid import Upscaler, Video
 from fastvid.scene import Scene
 from fastvid_export.__main__ import main
 from fastvid_export.errors import TrainingDataError
-from fastvid_export.training import material, restoration
+from fastvid_export.training import material, restoration, upscaling
 from fastvid_export.training.bank import open_or_build
 
 SMALL = ["--set", "channels=16", "--set", "depth=1", "--set", "batch=2", "--set", "patch=16"]
@@ -38,6 +38,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Video.from_frames(frames, Fraction(30)).save(path)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def few_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing them all takes minutes."""
+    monkeypatch.setattr(upscaling, "_DRAWN", 2)
+    monkeypatch.setattr(restoration, "_DRAWN", 1)
 
 
 def train(data: Path, out: Path, *more: str) -> int:

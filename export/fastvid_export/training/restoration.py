@@ -20,10 +20,17 @@ from fastvid_export.models.upscaler import UpscalerNet, UpscalerOptions
 from fastvid_export.training import material
 from fastvid_export.training.bank import ArrayBank, open_or_build
 from fastvid_export.training.degradations import Degradation, Picture, degrade, draw
+from fastvid_export.training.drawings import drawn_pictures
 from fastvid_export.training.loop import Batch
 from fastvid_export.training.losses import charbonnier
 from fastvid_export.training.sheets import save_sheet
-from fastvid_export.training.upscaling import UpscalingData, luma_psnr, reduced, turned
+from fastvid_export.training.upscaling import (
+    DRAWN,
+    UpscalingData,
+    luma_psnr,
+    reduced,
+    turned,
+)
 
 _SIDE = 112
 """Of the stored small pictures."""
@@ -34,6 +41,8 @@ _WINDOWS = 20
 """Windows of each reduced photo."""
 _MOMENTS, _CROPS = 12, 5
 """Moments of each clip, and windows of each moment."""
+_DRAWN, _DRAWN_WINDOWS = 90, 4
+"""Drawn pictures, and windows of each."""
 
 HELD_BACK = (
     ("light", Degradation(crf=23)),
@@ -87,14 +96,15 @@ class RestorationTask:
         photos = material.photos(self.data, held_back=False)
         clips = material.clips(self.data, held_back=False)
         recipe = {
-            "version": 3,
+            "version": 4,
             "scale": scale,
-            "counts": [_SIDE, _FRAMES, *_PHOTO_FACTORS, _WINDOWS, _MOMENTS, _CROPS],
+            "counts": [_SIDE, _FRAMES, *_PHOTO_FACTORS, _WINDOWS, _MOMENTS, _CROPS, _DRAWN],
             "files": [p.name for p in photos + clips],
         }
         path = self.cache / f"real-x{scale}"
         self._bank = open_or_build(path, recipe, _pairs(photos, clips, scale))
         self._names = sorted({name.split(":")[0] for name in self._bank})
+        self._weights = self.settings.chances(self._names)
 
     def batch(self, rng: np.random.Generator) -> Batch:
         """`low` (N, 3, S, S), wanted `colour` (N, 2, S, S) and `high` (N, 1, sS, sS), uint8."""
@@ -103,7 +113,7 @@ class RestorationTask:
         low = np.empty((size, side, side, 3), np.uint8)
         high = np.empty((size, scale * side, scale * side), np.uint8)
         colour = np.empty((size, side, side, 2), np.uint8)
-        for i, k in enumerate(rng.integers(len(self._names), size=size)):
+        for i, k in enumerate(rng.choice(len(self._names), size, p=self._weights)):
             y, x = rng.integers(_SIDE - side + 1, size=2)
             turns, flip = int(rng.integers(4)), bool(rng.integers(2))
             name = self._names[k]
@@ -258,6 +268,10 @@ def _pairs(
             for index in range(_WINDOWS):
                 frames = _moving_window(picture, side, rng)
                 yield from _stored(f"{path.stem}/{factor:g}/{index}", frames, scale, rng)
+    for number, drawn in enumerate(drawn_pictures(photos, _DRAWN, side + 64)):
+        for index in range(_DRAWN_WINDOWS):
+            frames = _moving_window(drawn, side, rng)
+            yield from _stored(f"{DRAWN}{number}/{index}", frames, scale, rng)
     for path in clips:
         moments = list(material.read_frames(path, count=_MOMENTS * 20))
         for moment in range(0, len(moments) - _FRAMES, 20):

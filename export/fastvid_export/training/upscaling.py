@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from fastvid.errors import InputError
 from fastvid_export.models.upscaler import UpscalerNet, UpscalerOptions
 from fastvid_export.training import material
 from fastvid_export.training.bank import ArrayBank, open_or_build
+from fastvid_export.training.drawings import drawn_pictures
 from fastvid_export.training.loop import Batch
 from fastvid_export.training.losses import charbonnier
 from fastvid_export.training.sheets import save_sheet
 
-_PHOTO_FACTORS = (2.0, 3.0, 4.0, 6.0)
+_PHOTO_FACTORS = (2.0, 3.0, 4.5, 6.0)
+_DRAWN, _DRAWN_SIDE = 160, 360
 _FRAMES_PER_CLIP = 12
+"""How many pictures are drawn, and how large."""
+DRAWN = "/drawn/"
+"""What names of drawn pictures begin with, and no file's."""
 _LUMA = np.array([0.299, 0.587, 0.114])
 # Standard figures are of limited-range luma: a smaller range, so a higher figure.
 _LIMITED_RANGE = 219.0 / 255.0
@@ -36,6 +42,19 @@ class UpscalingData:
     """Side of the low-resolution crops, even."""
     batch: int = 16
     """Crops per step."""
+    drawn: float = 0.2
+    """Share of the crops that come from drawn pictures, from 0 to 1."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drawn <= 1:
+            raise InputError(f"drawn: setting must be from 0 to 1, got {self.drawn}")
+
+    def chances(self, names: Sequence[str]) -> NDArray[np.float64]:
+        """How likely each picture is to be drawn from: drawn ones have their share."""
+        drawn = np.array([name.startswith(DRAWN) for name in names])
+        if drawn.all() or not drawn.any():
+            return np.full(len(names), 1 / len(names))
+        return np.where(drawn, self.drawn / drawn.sum(), (1 - self.drawn) / (~drawn).sum())
 
 
 class UpscalerTask:
@@ -78,6 +97,7 @@ class UpscalerTask:
         recipe = {
             "factors": _PHOTO_FACTORS,
             "frames": _FRAMES_PER_CLIP,
+            "drawn": (_DRAWN, _DRAWN_SIDE),
             "files": [p.name for p in photos + clips],
             "scale": scale,
         }
@@ -85,10 +105,7 @@ class UpscalerTask:
         self._bank = open_or_build(path, recipe, _training_pairs(photos, clips, scale))
         self._held_back = held_back_pictures(self.data, self.cache)
         self._names = sorted(n.removesuffix(":high") for n in self._bank if n.endswith(":high"))
-        # Between one draw per picture and one per pixel: large pictures are mostly smooth.
-        areas = np.array([np.prod(self._bank.shape(f"{n}:high")) for n in self._names], np.float64)
-        weights = areas**0.3
-        self._weights = weights / weights.sum()
+        self._weights = self.settings.chances(self._names)
 
     def batch(self, rng: np.random.Generator) -> Batch:
         """`low` (N, 1, S, S) and `high` (N, 1, sS, sS), uint8 luma, turned and mirrored."""
@@ -237,6 +254,8 @@ def _training_pairs(
             factor = 1.5 if min(frame.shape[:2]) < 500 else 2.0
             smaller = material.reduce(Image.fromarray(frame), factor)
             yield from _pair(f"{path.stem}/{index}", smaller, scale)
+    for index, picture in enumerate(drawn_pictures(photos, _DRAWN, _DRAWN_SIDE)):
+        yield from _pair(f"{DRAWN}{index}", Image.fromarray(picture), scale)
 
 
 def _validation_pictures(
