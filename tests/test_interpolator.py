@@ -435,49 +435,49 @@ def test_common_unit_is_the_largest_shared_fraction() -> None:
     assert common_unit(Fraction(1001, 60000), Fraction(1, 25)) == Fraction(1, 60000)
 
 
-needs_shipped = pytest.mark.skipif(
-    "interpolator-fast" not in shipped(), reason="the trained interpolator is not installed"
-)
+@pytest.fixture(scope="module", params=["fast", "quality"])
+def trained(request: pytest.FixtureRequest) -> Iterator[Interpolator]:
+    """Each class that ships."""
+    if f"interpolator-{request.param}" not in shipped():
+        pytest.skip("the trained interpolator is not installed")
+    with Interpolator(request.param, device="cpu") as model:
+        yield model
 
 
-@needs_shipped
-def test_shipped_model_beats_averaging_on_the_drawn_scene() -> None:
+def test_shipped_model_beats_averaging_on_the_drawn_scene(trained: Interpolator) -> None:
     from fastvid.metrics import psnr
     from fastvid.scene import Scene
 
     scene = Scene(256, 160, seed=3)
     first, truth, second = (scene.draw(0.5 + k / 60) for k in range(3))
     average = np.rint((first.astype(float) + second) / 2)
-    with Interpolator(device="cpu") as model:
-        result = model.between(first, second)
+    result = trained.between(first, second)
     assert psnr(result, truth) > psnr(average, truth) + 2
 
 
-@needs_shipped
 @pytest.mark.parametrize("size", [(1, 1), (5, 2), (33, 47)])
-def test_shipped_model_takes_any_size(rng: np.random.Generator, size: tuple[int, int]) -> None:
+def test_shipped_model_takes_any_size(
+    trained: Interpolator, rng: np.random.Generator, size: tuple[int, int]
+) -> None:
     first, second = (rng.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(2))
-    with Interpolator(device="cpu") as model:
-        assert model.between(first, second, [0.3, 0.6]).shape == (2, *size, 3)
+    assert trained.between(first, second, [0.3, 0.6]).shape == (2, *size, 3)
 
 
-@needs_shipped
-def test_shipped_model_moves_with_the_time_step() -> None:
+def test_shipped_model_moves_with_the_time_step(trained: Interpolator) -> None:
     first, second = np.zeros((2, 96, 160, 3), np.uint8)
     first[32:64, 32:64] = second[32:64, 40:72] = 255
-    with Interpolator(device="cpu") as model:
-        stack = model.between(first, second, [0.25, 0.5, 0.75]).astype(float)
+    stack = trained.between(first, second, [0.25, 0.5, 0.75]).astype(float)
     columns = np.arange(160)
     centres = [(s[48, :, 0] * columns).sum() / s[48, :, 0].sum() for s in stack]
     assert centres == sorted(centres)
     assert centres[2] - centres[0] > 1
 
 
-@needs_shipped
-def test_shipped_model_leaves_what_is_still_as_it_is(rng: np.random.Generator) -> None:
+def test_shipped_model_leaves_what_is_still_as_it_is(
+    trained: Interpolator, rng: np.random.Generator
+) -> None:
     first = rng.integers(0, 256, (96, 192, 3), dtype=np.uint8)
     second = first.copy()
     second[32:64, 160:] = 0
-    with Interpolator(device="cpu") as model:
-        np.testing.assert_array_equal(model.between(first, first, 0.3), first)
-        np.testing.assert_array_equal(model.between(first, second)[:, :112], first[:, :112])
+    np.testing.assert_array_equal(trained.between(first, first, 0.3), first)
+    np.testing.assert_array_equal(trained.between(first, second)[:, :112], first[:, :112])

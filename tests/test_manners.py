@@ -20,14 +20,13 @@ from fastvid.bundle import shipped
 from fastvid.metrics import psnr
 from fastvid.video import Video
 
-needs_model = pytest.mark.skipif(
-    "interpolator-fast" not in shipped(), reason="this build ships no interpolator"
-)
 
-
-@pytest.fixture(scope="module")
-def fast() -> Iterator[Interpolator]:
-    with Interpolator("fast", device="cpu", threads=1) as model:
+@pytest.fixture(scope="module", params=["fast", "quality"])
+def trained(request: pytest.FixtureRequest) -> Iterator[Interpolator]:
+    """Each class that ships."""
+    if f"interpolator-{request.param}" not in shipped():
+        pytest.skip("the trained interpolator is not installed")
+    with Interpolator(request.param, device="cpu", threads=1) as model:
         yield model
 
 
@@ -136,16 +135,15 @@ def test_varying_rate_keeps_every_source_frame(
 _MATRICES = {"bt709": 1, "smpte170m": 6, "bt2020nc": 9}
 
 
-@needs_model
 @pytest.mark.parametrize("bits", [8, 10])
 @pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])
 @pytest.mark.parametrize("matrix", _MATRICES)
 def test_drawn_frames_are_as_bright_as_their_neighbours(
-    tmp_path: Path, fast: Interpolator, matrix: str, full: bool, bits: int
+    tmp_path: Path, trained: Interpolator, matrix: str, full: bool, bits: int
 ) -> None:
     path, target = tmp_path / "bars.mkv", tmp_path / "out.y4m"
     _write_bars(path, _MATRICES[matrix], full, bits)
-    fast.interpolate(Video.open(path, bit_depth=8)).save(target)
+    trained.interpolate(Video.open(path, bit_depth=8)).save(target)
     means = []
     with av.open(str(target)) as container:
         for frame in container.decode(video=0):
@@ -192,14 +190,13 @@ def _write_bars(path: Path, matrix: int, full: bool, bits: int) -> None:
 # Pictures
 
 
-@needs_model
-def test_still_content_stays_still(shared_data: Path, fast: Interpolator) -> None:
+def test_still_content_stays_still(shared_data: Path, trained: Interpolator) -> None:
     ground = _excerpt(shared_data, "sam2_gallery/bedroom.mp4", 1, (320, 180))[0]
     frames = []
     for x in (120, 132):
         frames.append(ground.copy())
         frames[-1][70:110, x : x + 40] = (250, 60, 20)
-    made = fast.between(*frames)
+    made = trained.between(*frames)
     away = np.ones((180, 320), bool)
     away[50:130, 90:200] = False
     assert np.abs(made.astype(int) - ground)[away].max() <= 1
@@ -298,34 +295,33 @@ def _scenes(speeds: dict[Callable[[float], np.ndarray], tuple[int, ...]]) -> Any
     ]
 
 
-@needs_model
 @pytest.mark.parametrize(("draw", "speed"), _scenes(_FOLLOWED))
 def test_lines_and_text_do_not_tear(
-    fast: Interpolator, draw: Callable[[float], np.ndarray], speed: int
+    trained: Interpolator, draw: Callable[[float], np.ndarray], speed: int
 ) -> None:
-    assert _against_averaging(fast, draw, speed) > 3
+    assert _against_averaging(trained, draw, speed) > 3
 
 
-@needs_model
 @pytest.mark.parametrize(("draw", "speed"), _scenes(_BEYOND))
 def test_what_cannot_be_followed_is_hardly_worse_than_averaging(
-    fast: Interpolator, draw: Callable[[float], np.ndarray], speed: int
+    trained: Interpolator, draw: Callable[[float], np.ndarray], speed: int
 ) -> None:
     """Rows of text that move by half their distance or more, and two motions in one place."""
-    assert _against_averaging(fast, draw, speed) > -1.5
+    assert _against_averaging(trained, draw, speed) > -1.5
 
 
 # Sizes
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 31), (333, 18)])
-@needs_model
-def test_small_and_odd_sizes_pass_through_both(fast: Interpolator, size: tuple[int, int]) -> None:
+def test_small_and_odd_sizes_pass_through_both(
+    trained: Interpolator, size: tuple[int, int]
+) -> None:
     width, height = size
     rng = np.random.default_rng(1)
     frames = rng.integers(0, 256, (3, height, width, 3)).astype(np.uint8)
     with Upscaler("fast", device="cpu", threads=1) as upscaler:
-        video = upscaler.upscale(fast.interpolate(Video.from_frames(frames, 30)))
+        video = upscaler.upscale(trained.interpolate(Video.from_frames(frames, 30)))
         result = video.frames()
     assert result.shape == (6, 2 * height, 2 * width, 3)
 

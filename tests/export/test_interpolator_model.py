@@ -13,10 +13,18 @@ torch = pytest.importorskip("torch")
 from PIL import Image  # noqa: E402
 
 from fastvid import ops as compiled  # noqa: E402
+from fastvid.errors import InputError  # noqa: E402
 from fastvid_export import onnx as exporting  # noqa: E402
 from fastvid_export import (  # noqa: E402
     ops,
     registry,
+)
+from fastvid_export.models.field_mixing import (  # noqa: E402
+    ACROSS,
+    ALONG,
+    SHARES,
+    Mixing,
+    Refined,
 )
 from fastvid_export.models.interpolator import (  # noqa: E402
     BetweenGraph,
@@ -75,6 +83,10 @@ def graphs(net: Net) -> tuple[Any, Any]:
     return QualityMotionGraph(net), QualityBetweenGraph(net)
 
 
+SEARCHES = {"fast": 1, "quality": 3}
+"""That a network starts from."""
+
+
 both_classes = pytest.mark.parametrize("kind", ["fast", "quality"])
 
 
@@ -110,19 +122,66 @@ def test_motion_is_carried_to_the_time_between(timestep: float) -> None:
 def test_untrained_network_warps_by_the_searched_flows(rng: np.random.Generator, kind: str) -> None:
     image0, image1 = noise(rng, 1, 3, 48, 64), noise(rng, 1, 3, 48, 64)
     speed = torch.tensor([3.0, -2.0]).reshape(1, 2, 1, 1)
-    flow = torch.cat([speed, -speed], 1).expand(1, 4, 24, 32)
+    flow = torch.cat([speed, -speed] * SEARCHES[kind], 1).expand(1, -1, 24, 32)
     out = untrained(kind)(image0, image1, flow, torch.tensor([0.25]))
     # The search speaks of the half-size frame.
     carried = torch.cat([-0.5 * speed, 1.5 * speed], 1).expand(1, 4, 12, 16)
     expected = ops.warp_blend(image0, image1, carried, torch.zeros(1, 1, 12, 16))
+    if kind == "quality":
+        still = 0.75 * image0 + 0.25 * image1
+        expected = (1 - SHARES[-1]) * expected + SHARES[-1] * still
+        # Three quarters of the way to the middle, where the doubt is greatest.
+        along = 0.75 * ALONG * 2 * speed
+        for offset in (along, torch.tensor(ACROSS).reshape(1, 2, 1, 1)):
+            moved = [ops.warp(expected, (s * offset).expand(1, 2, 48, 64)) for s in (1, -1)]
+            expected = (moved[0] + moved[1]) / 2
     torch.testing.assert_close(out.frame, expected, atol=1e-5, rtol=0)
+
+
+def mixed(rng: np.random.Generator) -> tuple[Mixing, tuple[Any, ...]]:
+    """What mixes, and its arguments: fields that have nothing in common."""
+    fields = [4 * noise(rng, 1, 4, 12, 16) - 2 for _ in range(4)]
+    refined = Refined(
+        4 * noise(rng, 1, 4, 12, 16) - 2,
+        4 * noise(rng, 1, 4, 24, 32) - 2,
+        noise(rng, 1, 1, 24, 32),
+        0.1 * noise(rng, 1, 3, 48, 64),
+        noise(rng, 1, 8, 12, 16),
+    )
+    images = noise(rng, 1, 3, 48, 64), noise(rng, 1, 3, 48, 64)
+    t, moving = torch.full((1, 1, 1, 1), 0.5), torch.ones(1, 1, 12, 16)
+    return Mixing(8, 8, 1), (*images, refined, fields, noise(rng, 1, 2, 12, 16), t, moving)
+
+
+@pytest.mark.parametrize("chosen", range(4))
+def test_each_field_can_be_chosen(rng: np.random.Generator, chosen: int) -> None:
+    mixing, arguments = mixed(rng)
+    _, image1, refined, fields = arguments[:4]
+    with torch.no_grad():
+        # Nothing of what came before this field, nothing of what follows; frame 1 alone.
+        mixing.head.bias[chosen] = -99
+        mixing.head.bias[chosen + 1 : 4] = 99
+        mixing.head.bias[4 + chosen] = -99
+        # No spread.
+        mixing.head.bias[8] = -10 * ALONG
+        mixing.head.bias[11:] = -torch.tensor(ACROSS)
+        found = mixing.eval()(*arguments)
+    expected = ops.warp(image1, fields[chosen][:, 2:].contiguous()) + refined.residual
+    torch.testing.assert_close(found, expected.clamp(0, 1), atol=1e-5, rtol=0)
+
+
+def test_mixing_is_the_same_in_training(rng: np.random.Generator) -> None:
+    mixing, arguments = mixed(rng)
+    torch.nn.init.normal_(mixing.head.weight, std=0.1)
+    found = mixing.train()(*arguments)
+    torch.testing.assert_close(found, mixing.eval()(*arguments), atol=1e-5, rtol=0)
 
 
 @both_classes
 def test_every_weight_gets_a_gradient(rng: np.random.Generator, kind: str) -> None:
     net = trained(kind)
     images = noise(rng, 2, 3, 32, 48), noise(rng, 2, 3, 32, 48)
-    flow = 4 * noise(rng, 2, 4, 16, 24) - 2
+    flow = 4 * noise(rng, 2, 4 * SEARCHES[kind], 16, 24) - 2
     net(*images, flow, torch.tensor([0.5, 0.3])).frame.square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 
@@ -185,7 +244,8 @@ def test_samples_hold_the_flows_of_the_frames(rng: np.random.Generator) -> None:
     sample = panned(rng)
     inner = np.s_[:, 16:-16, 16:-16]
     # In pixels of the half-size frame.
-    np.testing.assert_allclose(np.median(sample.flow[inner], (1, 2)), [4, 2, -4, -2], atol=0.1)
+    expected = [4, 2, -4, -2] * 3
+    np.testing.assert_allclose(np.median(sample.flow[inner], (1, 2)), expected, atol=0.1)
     np.testing.assert_allclose(np.median(sample.label[inner], (1, 2)), [-2, -1, 2, 1], atol=0.1)
 
 
@@ -193,14 +253,19 @@ def test_samples_hold_the_flows_of_the_frames(rng: np.random.Generator) -> None:
 def test_augmented_flows_still_fit_their_frames(rng: np.random.Generator, seed: int) -> None:
     sample = crop(panned(rng), 16, 16, 96)
     chosen = np.random.default_rng(seed)
-    frames, _, label, timestep = augment(
+    frames, flow, label, timestep = augment(
         chosen, sample.frames, sample.flow, sample.label, sample.timestep
     )
     assert timestep == 0.5
     middle = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    for field in np.split(flow, 3):
+        ahead, back = field[:2], field[2:]
+        np.testing.assert_allclose(np.median(ahead, (1, 2)), -np.median(back, (1, 2)), atol=0.1)
+        carried = -0.5 * np.median(ahead, (1, 2))
+        np.testing.assert_allclose(np.median(label[:2], (1, 2)), carried, atol=0.2)
     for neighbour, pair in ((0, slice(0, 2)), (2, slice(2, 4))):
-        flow = torch.from_numpy(label[None, pair] * 2)
-        warped = ops.warp(middle[neighbour : neighbour + 1], flow)[0]
+        known = torch.from_numpy(label[None, pair] * 2)
+        warped = ops.warp(middle[neighbour : neighbour + 1], known)[0]
         error = (warped - middle[1]).abs()[:, 16:-16, 16:-16].mean()
         unmoved = (middle[neighbour] - middle[1]).abs()[:, 16:-16, 16:-16].mean()
         assert error < 0.25 * unmoved
@@ -218,3 +283,18 @@ def test_samples_across_a_cut_are_left_out(
     triplets = TripletSet(tmp_path / "set")
     assert len(triplets) == 3
     assert triplets.sound().tolist() == [0, 2]
+
+
+def test_a_cache_of_too_few_searches_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    monkeypatch.setattr("fastvid_export.training.triplets.CROP", 96)
+    sample = crop(panned(rng), 16, 16, 96)
+    for name in ("train-real", "train-coded", "train-drawn", "valid"):
+        TripletSet.write(tmp_path / name, iter([sample]), 1)
+        one = np.load(tmp_path / name / "flow.npy")[:, :4]
+        np.save(tmp_path / name / "flow.npy", one)
+    family = registry.family("interpolator")
+    family.task(tmp_path, tmp_path, {}).prepare()
+    with pytest.raises(InputError, match="3 searches of a sample, got 1"):
+        registry.family("interpolator-quality").task(tmp_path, tmp_path, {}).prepare()

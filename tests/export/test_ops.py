@@ -85,7 +85,13 @@ ARGUMENTS: dict[str, Callable[[], tuple[Any, ...]]] = {
     "rgb_to_luma": lambda: (frames(),),
     "luma_to_rgb": lambda: (images(c=1, h=8, w=12), images(c=2, h=4, w=6) - 0.5),
     "downscale": lambda: (images(h=8, w=12), 2),
-    "inverse_search": lambda: (images(c=1, h=16, w=24), images(c=1, h=16, w=24, seed=5)),
+    "inverse_search": lambda: (
+        images(c=1, h=16, w=24),
+        images(c=1, h=16, w=24, seed=5),
+        8,
+        4,
+        0,
+    ),
     "softmax_splat": lambda: (images(), flows(), 4 * images(c=1, seed=7), "softmax", False),
     "scheduler_step": lambda: (
         images(),

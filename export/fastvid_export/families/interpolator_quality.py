@@ -21,7 +21,7 @@ from fastvid_export.training.checkpoint import Checkpoint
 from fastvid_export.training.interpolation import InterpolationData, QualityTask
 from fastvid_export.training.loop import LoopConfig
 
-_FLOW = Port("flow", "float32", ("N", 4, *sizes(4)))
+_FLOW = Port("flow", "float32", ("N", 12, *sizes(4)))
 
 
 class InterpolatorQualityFamily(InterpolatorFamily):
@@ -54,8 +54,9 @@ class InterpolatorQualityFamily(InterpolatorFamily):
         parameters = sum(p.numel() for p in net.parameters())
         return plan_of(
             "interpolator-quality",
-            "Frame interpolation at any time: dense inverse search, refined on warped features, "
-            f"and a synthesis where motion leaves doubt; {parameters} parameters.",
+            "Frame interpolation at any time: three dense inverse searches, one refined on warped "
+            "features, and a network that mixes the frames they give and adds what warping "
+            f"lacks; {parameters} parameters.",
             QualityMotionGraph(net),
             (QualityBetweenGraph(net), QualityBetweenGraph(net, as_frames=False)),
             _features(net.options),

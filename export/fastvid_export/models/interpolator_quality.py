@@ -1,7 +1,7 @@
 """Frame interpolation for quality: searched flows, refined on warped features, then synthesis.
 
-The same start as `models.interpolator`: dense inverse search both ways on half-resolution luma,
-carried to the wanted time at 1/4. What follows:
+The same start as `models.interpolator`, dense inverse search both ways carried to the wanted time
+at 1/4, but from three searches: of full luma, which is refined, and two of half-size luma.
 
 - Refinement at 1/16, 1/8 and 1/4 (in the spirit of IFRNet, Kong et al., CVPR 2022): both frames'
   features are warped to time t by the current flows, and a block corrects flows and mask. Where
@@ -11,6 +11,8 @@ carried to the wanted time at 1/4. What follows:
   at 1/2 and 1/4 reads both warped frames and the last block's features, and gives a residual at
   full resolution, and flows and mask at 1/2, where edges are. It smooths where flows leave doubt,
   which no warp can.
+- Mixing (`models.field_mixing`): the refined field is one of several. The mean of frames warped by
+  fields that err in different places errs less than any; a network chooses the shares.
 
 Flows and residual fade to zero where the frames are alike, so that still content passes bit by
 bit, trained or not.
@@ -26,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastvid_export import ops
+from fastvid_export.models.field_mixing import Mixing, Refined, others
 from fastvid_export.models.interpolator import (
     Prediction,
     luma,
@@ -35,6 +38,10 @@ from fastvid_export.models.interpolator import (
     quiet_conv,
     up,
 )
+from fastvid_export.models.residual_layers import conv, residual_body
+
+LOOSE = {"stride": 6, "iterations": 16}
+"""Of the third search: patches overlap less, so it errs elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -59,27 +66,10 @@ class QualityOptions:
     """Channels of the synthesis at 1/4."""
     scene_depth: int = 2
     """Residual blocks there."""
-
-
-def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.LeakyReLU(0.1))
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv0 = nn.Conv2d(channels, channels, 3, 1, 1)
-        self.conv1 = nn.Conv2d(channels, channels, 3, 1, 1)
-        # Blocks begin as small corrections, which keeps the first steps calm.
-        with torch.no_grad():
-            self.conv1.weight.mul_(0.2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(x + self.conv1(F.leaky_relu(self.conv0(x), 0.1)), 0.1)
-
-
-def _body(inputs: int, channels: int, depth: int) -> nn.Sequential:
-    return nn.Sequential(_conv(inputs, channels), *(_Residual(channels) for _ in range(depth)))
+    mixing: int = 32
+    """Channels of the network that mixes fields, at 1/4."""
+    mixing_depth: int = 1
+    """Residual blocks there."""
 
 
 class Encoder(nn.Module):
@@ -89,7 +79,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths = (3, *channels)
         self.levels = nn.ModuleList(
-            nn.Sequential(_conv(a, b, 2), _conv(b, b)) for a, b in itertools.pairwise(widths)
+            nn.Sequential(conv(a, b, 2), conv(b, b)) for a, b in itertools.pairwise(widths)
         )
 
     def forward(self, half: Tensor) -> list[Tensor]:
@@ -107,7 +97,7 @@ class _Refine(nn.Module):
     def __init__(self, features: int, hidden: int, channels: int, depth: int, finer: int) -> None:
         super().__init__()
         # Two warped features; flow, doubt, time and mask; what the coarser level thought.
-        self.body = _body(2 * features + 4 + 2 + 1 + 1 + hidden, channels, depth)
+        self.body = residual_body(2 * features + 4 + 2 + 1 + 1 + hidden, channels, depth)
         self.head = quiet_conv(channels, 7 * finer * finer)
         self.finer = finer
 
@@ -143,13 +133,14 @@ class QualityNet(nn.Module):
             ]
         )
         self.detail = nn.Sequential(nn.Conv2d(6, o.detail, 4, 2, 1), nn.LeakyReLU(0.1))
-        self.down = _conv(o.detail, o.scene, 2)
-        self.scene = _body(o.scene + o.refine4, o.scene, o.scene_depth)
+        self.down = conv(o.detail, o.scene, 2)
+        self.scene = residual_body(o.scene + o.refine4, o.scene, o.scene_depth)
         self.rise = nn.ConvTranspose2d(o.scene, o.detail, 2, 2)
-        self.fuse = _conv(o.detail, o.detail)
+        self.fuse = conv(o.detail, o.detail)
         self.mask = quiet_conv(o.scene, 1)
         # The residual, shuffled to full resolution; corrections of mask and flows at 1/2.
         self.last = quiet_conv(o.detail, 12 + 1 + 4)
+        self.mixing = Mixing(o.scene, o.mixing, o.mixing_depth)
 
     def forward(self, image0: Tensor, image1: Tensor, flow: Tensor, timestep: Tensor) -> Prediction:
         """Interpolates.
@@ -157,16 +148,38 @@ class QualityNet(nn.Module):
         Args:
             image0: (N, 3, H, W) in [0, 1]; H and W are multiples of 16.
             image1: The same for the other frame.
-            flow: (N, 4, H/2, W/2): flow 0 to 1, then 1 to 0, in pixels of the half-size frame.
+            flow: (N, 12, H/2, W/2): flow 0 to 1, then 1 to 0, in pixels of the half-size frame; of
+                the searches on half-size frames, on full ones, and with loose patches.
             timestep: (N,) in [0, 1].
         """
         half0, half1 = ops.downscale(image0, 2), ops.downscale(image1, 2)
         known0, known1 = self.encoder(half0), self.encoder(half1)
         moving = movement(ops.downscale(half0, 2), ops.downscale(half1, 2))
-        flow_t, mask, steps, x = self.flows(known0, known1, quarter(flow), moving, timestep)
-        fine, mask, residual = self.synthesis(image0, image1, flow_t, mask, x, moving)
-        frame = ops.warp_blend(image0, image1, fine, mask, residual=residual)
+        frame, flow_t, mask, steps = self.between(
+            image0, image1, known0, known1, moving, quarter(flow), timestep
+        )
         return Prediction(frame, flow_t, mask, steps)
+
+    def between(
+        self,
+        image0: Tensor,
+        image1: Tensor,
+        known0: list[Tensor],
+        known1: list[Tensor],
+        moving: Tensor,
+        flow: Tensor,
+        timestep: Tensor,
+        *,
+        as_frames: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """Frame, flow, mask and steps of `Prediction`, from what `QualityMotionGraph` gives."""
+        near, full, loose = flow.split(4, 1)
+        flow_t, mask, steps, x = self.flows(known0, known1, full, moving, timestep)
+        refined = self.synthesis(image0, image1, flow_t, mask, x, moving)
+        t, moving = timestep[:, None, None, None], up(moving, 4)
+        fields, doubt = others(near, loose, t, moving)
+        frame = self.mixing(image0, image1, refined, fields, doubt, t, moving, as_frames=as_frames)
+        return frame, flow_t, mask, steps
 
     def flows(
         self,
@@ -209,20 +222,25 @@ class QualityNet(nn.Module):
         mask: Tensor,
         hidden: Tensor,
         moving: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Flows (N, 4, H/2, W/2), mask (N, 1, H/2, W/2) and residual (N, 3, H, W)."""
+    ) -> Refined:
+        """Corrects flows and mask at 1/2."""
         warped = [
             ops.warp(image, part.contiguous())
             for image, part in zip((image0, image1), flow.split(2, 1), strict=True)
         ]
         fine = self.detail(torch.cat(warped, 1))
-        x = self.scene(torch.cat([self.down(fine), hidden], 1))
-        mask = mask + self.mask(x).float()
-        x = self.last(self.fuse(fine + self.rise(x))).float()
+        scene = self.scene(torch.cat([self.down(fine), hidden], 1))
+        mask = mask + self.mask(scene).float()
+        x = self.last(self.fuse(fine + self.rise(scene))).float()
         residual, more, change = x.split([12, 1, 4], 1)
         moving = up(moving, 8)
-        flow = up(flow, 2) + change * moving
-        return flow, up(mask, 2) + more, F.pixel_shuffle(residual * moving, 2)
+        return Refined(
+            flow,
+            up(flow, 2) + change * moving,
+            up(mask, 2) + more,
+            F.pixel_shuffle(residual * moving, 2),
+            scene.float(),
+        )
 
 
 class QualityMotionGraph(nn.Module):
@@ -241,11 +259,15 @@ class QualityMotionGraph(nn.Module):
 
         Returns:
             image0, image1 (1, 3, H, W); features at 1/4, 1/8 and 1/16 of frame 0, then of frame 1;
-            moving (1, 1, H/16, W/16); flow (1, 4, H/4, W/4).
+            moving (1, 1, H/16, W/16); flow (1, 12, H/4, W/4) of three searches.
         """
         image0, image1 = ops.rgb_to_planar(frame0), ops.rgb_to_planar(frame1)
         half0, half1 = ops.downscale(image0, 2), ops.downscale(image1, 2)
-        flow = quarter(ops.inverse_search(luma(half0), luma(half1)))
+        luma0, luma1 = luma(half0), luma(half1)
+        near = quarter(ops.inverse_search(luma0, luma1))
+        full = 0.25 * ops.downscale(ops.inverse_search(luma(image0), luma(image1)), 4)
+        loose = quarter(ops.inverse_search(luma0, luma1, **LOOSE))
+        flow = torch.cat([near, full, loose], 1)
         moving = movement(ops.downscale(half0, 2), ops.downscale(half1, 2))
         known = [*self.encoder(half0), *self.encoder(half1)]
         return image0, image1, *known, moving, flow
@@ -275,8 +297,7 @@ class QualityBetweenGraph(nn.Module):
     ) -> Tensor:
         """uint8 (1, H, W, 3), or (1, 3, H, W) without `as_frames`."""
         known0, known1 = [fine0, middle0, coarse0], [fine1, middle1, coarse1]
-        flow_t, mask, _, hidden = self.net.flows(known0, known1, flow, moving, timestep)
-        fine, mask, residual = self.net.synthesis(image0, image1, flow_t, mask, hidden, moving)
-        return ops.warp_blend(
-            image0, image1, fine, mask, residual=residual, as_frames=self.as_frames
+        frame, *_ = self.net.between(
+            image0, image1, known0, known1, moving, flow, timestep, as_frames=self.as_frames
         )
+        return frame

@@ -17,33 +17,53 @@ from fastvid_export.ops.frames import planar_to_rgb
 _BILINEAR, _ZEROS, _BORDER = 0, 0, 1  # as ATen's grid sampler numbers them
 
 
-def inverse_search(luma0: Tensor, luma1: Tensor) -> Tensor:
+def inverse_search(
+    luma0: Tensor, luma1: Tensor, *, iterations: int = 8, stride: int = 4, finest: int = 0
+) -> Tensor:
     """Dense flow between two images, both ways; it has no gradient.
 
     Args:
         luma0: float32 (N, 1, H, W) in [0, 1].
         luma1: The same.
+        iterations: Steps of a patch on each level, from 1 to 64.
+        stride: Pixels between patches, from 1 to 8.
+        finest: The level the search ends on: 0 is full size, 1 half, 2 a quarter.
 
     Returns:
         float32 (N, 4, H, W): flow 0 to 1, then 1 to 0, in pixels.
     """
-    return torch.cat(list(_inverse_search(luma0.detach(), luma1.detach())), 1)
+    flows = _inverse_search(luma0.detach(), luma1.detach(), iterations, stride, finest)
+    return torch.cat(list(flows), 1)
 
 
-def _inverse_search_definition(luma0: Tensor, luma1: Tensor) -> tuple[Tensor, Tensor]:
+def _inverse_search_definition(
+    luma0: Tensor, luma1: Tensor, iterations: int, stride: int, finest: int
+) -> tuple[Tensor, Tensor]:
     raise InputTypeError(
         f"inverse_search: luma0 must be float32 on a device this build of fastvid has kernels for, "
         f"got {luma0.dtype} on {luma0.device}; the search has no formula in plain PyTorch"
     )
 
 
-def _flows_like(luma0: Tensor, luma1: Tensor) -> tuple[Tensor, Tensor]:
+def _flows_like(
+    luma0: Tensor, luma1: Tensor, iterations: int, stride: int, finest: int
+) -> tuple[Tensor, Tensor]:
     n, _, h, w = luma0.shape
     return luma0.new_empty((n, 2, h, w)), luma0.new_empty((n, 2, h, w))
 
 
-def _compute_inverse_search(out: Any, luma0: Tensor, luma1: Tensor, stream: int | None) -> Any:
-    return compiled.inverse_search(luma0, luma1, out=out, stream=stream)
+def _compute_inverse_search(
+    out: Any,
+    luma0: Tensor,
+    luma1: Tensor,
+    iterations: int,
+    stride: int,
+    finest: int,
+    stream: int | None,
+) -> Any:
+    return compiled.inverse_search(
+        luma0, luma1, iterations=iterations, stride=stride, finest=finest, out=out, stream=stream
+    )
 
 
 _inverse_search = define(

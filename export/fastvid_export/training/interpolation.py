@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from fastvid.errors import InputError
 from fastvid_export import ops
 from fastvid_export.models.interpolator import InterpolationNet, InterpolatorOptions, Prediction
 from fastvid_export.models.interpolator_quality import QualityNet, QualityOptions
@@ -24,8 +25,7 @@ from fastvid_export.training import losses, sheets
 from fastvid_export.training.loop import Batch
 from fastvid_export.training.triplets import TripletSet, prepare
 
-SHARES = (("train-real", 0.42), ("train-coded", 0.18), ("train-drawn", 0.4))
-"""The sets, and how much of a batch comes from each."""
+SETS = ("train-real", "train-coded", "train-drawn")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,12 @@ class InterpolationTask:
     """Trains `InterpolationNet`; implements `fastvid_export.training.loop.Task`."""
 
     name = "interpolator"
+    shares = (0.42, 0.18, 0.4)
+    """How much of a batch comes from each of `SETS`."""
+    fields = 1
+    """Searches that the network starts from, of those in a sample."""
+    floor = 2e-5
+    """Added to the squared error: keeps still crops, which are nearly exact, from taking over."""
 
     def __init__(
         self,
@@ -68,16 +74,22 @@ class InterpolationTask:
             self.data, self.cache, seed=s.seed, real=s.real, coded=s.coded, drawn=s.drawn,
             valid=s.valid,
         )  # fmt: skip
-        self.sets = [TripletSet(self.cache / name) for name, _ in SHARES]
+        self.sets = [TripletSet(self.cache / name) for name in SETS]
         self.picks = [triplets.sound() for triplets in self.sets]
         self.valid = TripletSet(self.cache / "valid")
+        for triplets in (*self.sets, self.valid):
+            if triplets.fields < self.fields:
+                raise InputError(
+                    f"cache: must hold {self.fields} searches of a sample, got {triplets.fields}",
+                    hint=f"delete {self.cache} or name another folder",
+                )
 
     def batch(self, rng: np.random.Generator) -> Batch:
         """`frames`, `flow`, `label` and `timestep` of augmented crops of all sets."""
-        size = self.settings.patch
+        size, channels = self.settings.patch, 4 * self.fields
         parts: dict[str, list[np.ndarray]] = {"frames": [], "flow": [], "label": [], "timestep": []}
         for _ in range(self.settings.batch):
-            which = int(rng.choice(len(SHARES), p=[share for _, share in SHARES]))
+            which = int(rng.choice(len(SETS), p=self.shares))
             source, picks = self.sets[which], self.picks[which]
             i = int(picks[rng.integers(len(picks))])
             y, x = (
@@ -86,7 +98,11 @@ class InterpolationTask:
             frames = source.frames[i, :, 2 * y : 2 * y + size, 2 * x : 2 * x + size]
             half = (slice(None), slice(y, y + size // 2), slice(x, x + size // 2))
             sample = augment(
-                rng, frames, source.flow[i][half], source.label[i][half], float(source.timestep[i])
+                rng,
+                frames,
+                source.flow[i, :channels][half],
+                source.label[i][half],
+                float(source.timestep[i]),
             )
             for key, value in zip(parts, sample, strict=True):
                 parts[key].append(value)
@@ -100,8 +116,7 @@ class InterpolationTask:
         out: Prediction = model(image0, image1, batch["flow"].float(), batch["timestep"])
         hindsight = _hindsight(image0, target, image1, out.steps[1:], batch["label"].float())
         error = (out.frame - target).square().mean((1, 2, 3))
-        # The floor keeps still crops, which are nearly exact, from taking over.
-        decibels = -10 * torch.log10(error + 2e-5).mean()
+        decibels = -10 * torch.log10(error + self.floor).mean()
         total = -0.01 * decibels + 0.3 * losses.charbonnier(out.frame, target)
         total = total + 0.004 * (1 - progress) * hindsight
         return total, {"decibels": float(decibels.detach()), "hindsight": float(hindsight.detach())}
@@ -115,7 +130,7 @@ class InterpolationTask:
         untrained = self.build()
         for i in range(len(self.valid)):
             image0, target, image1 = _images(torch.from_numpy(self.valid.frames[i : i + 1]))
-            flow = torch.from_numpy(self.valid.flow[i : i + 1]).float()
+            flow = torch.from_numpy(self.valid.flow[i : i + 1, : 4 * self.fields]).float()
             timestep = torch.tensor([self.valid.timestep[i]])
             out = model(image0, image1, flow, timestep).frame
             psnr.append(losses.psnr(out, target))
@@ -152,12 +167,11 @@ def augment(
         flow[1::2] *= -1
         label[1::2] *= -1
     if rng.random() < 0.5:
-        swap = [1, 0, 3, 2]
         frames = frames.transpose(0, 2, 1, 3)
-        flow, label = (x.transpose(0, 2, 1)[swap] for x in (flow, label))
+        flow, label = (_swapped(x.transpose(0, 2, 1), [1, 0, 3, 2]) for x in (flow, label))
     if rng.random() < 0.5:
-        swap = [2, 3, 0, 1]
-        frames, flow, label, timestep = frames[::-1], flow[swap], label[swap], 1 - timestep
+        flow, label = (_swapped(x, [2, 3, 0, 1]) for x in (flow, label))
+        frames, timestep = frames[::-1], 1 - timestep
     if rng.random() < 0.3:
         frames = frames[..., rng.permutation(3)]
     frames = relit(rng, frames, timestep)
@@ -167,6 +181,12 @@ def augment(
         np.ascontiguousarray(label),
         np.float32(timestep),
     )
+
+
+def _swapped(flow: np.ndarray, order: list[int]) -> np.ndarray:
+    """Each four channels of (4 n, h, w) in another order."""
+    fields = flow.reshape(-1, 4, *flow.shape[1:])[:, order]
+    return fields.reshape(flow.shape)
 
 
 def relit(rng: np.random.Generator, frames: np.ndarray, timestep: float) -> np.ndarray:
@@ -243,6 +263,9 @@ class QualityTask(InterpolationTask):
     """Trains `QualityNet`: the same material, fitted to the figure that judges it."""
 
     name = "interpolator-quality"
+    shares = (0.55, 0.15, 0.3)
+    fields = 3
+    floor = 4e-6
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """Triplets for interpolation, real ones cut from clips and drawn ones, as memory-mapped arrays.
 
-A sample holds the frames at 0, t and 1, the flow the network starts from (`inverse_search` on the
-half-resolution luma of the whole frame, so that a crop knows what entered it), and a label: the
-flow from the true middle frame to either neighbour, which only training can know.
+A sample holds the frames at 0, t and 1, the flows a network starts from (`inverse_search` on the
+luma of the whole frame, so that a crop knows what entered it), and a label: the flow from the true
+middle frame to either neighbour, which only training can know.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from fastvid import ops
+from fastvid_export.models.interpolator_quality import LOOSE
 from fastvid_export.training import material
 from fastvid_export.training.motion_scenes import draw_triplet
 
@@ -26,16 +27,40 @@ TRAIN_PART = 0.85
 CROP = 288
 
 
+FIELDS = 3
+"""Searches of a sample."""
+
+
+def luma(frame: np.ndarray) -> np.ndarray:
+    """BT.601 luma float32 (1, 1, H, W) in [0, 1] of a uint8 (H, W, 3) frame; sides made even."""
+    h, w = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
+    r, g, b = ops.rgb_to_planar(np.ascontiguousarray(frame[None, :h, :w]))[0]
+    grey = np.float32(0.299) * r + np.float32(0.587) * g + np.float32(0.114) * b
+    return grey[None, None]
+
+
 def luma_half(frame: np.ndarray) -> np.ndarray:
     """The luma the motion search reads: BT.601 weights on 2x2 means of a uint8 (H, W, 3) frame.
 
     Returns:
         float32 (1, 1, H // 2, W // 2) in [0, 1].
     """
-    h, w = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
-    r, g, b = ops.downscale(ops.rgb_to_planar(np.ascontiguousarray(frame[None, :h, :w])), 2)[0]
-    luma = np.float32(0.299) * r + np.float32(0.587) * g + np.float32(0.114) * b
-    return luma[None, None]
+    return ops.downscale(luma(frame), 2)
+
+
+def searched(frame0: np.ndarray, frame1: np.ndarray) -> np.ndarray:
+    """Flow 0 to 1, then 1 to 0, of three searches, in pixels of the half-size frame.
+
+    Returns:
+        float32 (12, H // 2, W // 2): of the half-size frames, of the full ones, and of the
+        half-size ones with patches far apart.
+    """
+    whole = [luma(f) for f in (frame0, frame1)]
+    half0, half1 = (ops.downscale(x, 2) for x in whole)
+    near = ops.inverse_search(half0, half1)
+    full = [0.5 * ops.downscale(f, 2) for f in ops.inverse_search(*whole)]
+    loose = ops.inverse_search(half0, half1, **LOOSE)
+    return np.concatenate([f[0] for f in (*near, *full, *loose)])
 
 
 def decode(path: Path, longest: int = 1280) -> np.ndarray:
@@ -67,7 +92,7 @@ class Sample:
     frames: np.ndarray
     """uint8 (3, H, W, 3): times 0, t, 1."""
     flow: np.ndarray
-    """float32 (4, H/2, W/2): flow 0 to 1, then 1 to 0."""
+    """float32 (12, H/2, W/2): what `searched` finds."""
     label: np.ndarray
     """float32 (4, H/2, W/2): flow from the true middle frame to 0, then to 1."""
     timestep: float
@@ -75,10 +100,9 @@ class Sample:
 
 def make_sample(frames: np.ndarray, timestep: float) -> Sample:
     """Searches the flows of a triplet uint8 (3, H, W, 3)."""
-    luma = [luma_half(f) for f in frames]
-    flow = np.concatenate([f[0] for f in ops.inverse_search(luma[0], luma[2])])
-    label = [ops.inverse_search(luma[1], luma[k], bidirectional=False)[0][0] for k in (0, 2)]
-    return Sample(frames, flow, np.concatenate(label), timestep)
+    half = [luma_half(f) for f in frames]
+    label = [ops.inverse_search(half[1], half[k], bidirectional=False)[0][0] for k in (0, 2)]
+    return Sample(frames, searched(frames[0], frames[2]), np.concatenate(label), timestep)
 
 
 def crop(sample: Sample, y: int, x: int, size: int) -> Sample:
@@ -190,6 +214,11 @@ class TripletSet:
     def __len__(self) -> int:
         return len(self.timestep)
 
+    @property
+    def fields(self) -> int:
+        """Searches of a sample."""
+        return int(self.flow.shape[1]) // 4
+
     def sound(self, limit: float = 0.06) -> np.ndarray:
         """Indices of the samples whose truth both neighbours explain, which a scene cut forbids.
 
@@ -222,7 +251,7 @@ class TripletSet:
             )
 
         frames = array("frames.npy", (3, CROP, CROP, 3), "uint8")
-        flow = array("flow.npy", (4, CROP // 2, CROP // 2), "float16")
+        flow = array("flow.npy", (4 * FIELDS, CROP // 2, CROP // 2), "float16")
         label = array("label.npy", (4, CROP // 2, CROP // 2), "float16")
         timestep = np.zeros(count, np.float32)
         for i, sample in zip(range(count), samples, strict=False):
