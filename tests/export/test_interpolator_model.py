@@ -298,3 +298,33 @@ def test_a_cache_of_too_few_searches_is_refused(
     family.task(tmp_path, tmp_path, {}).prepare()
     with pytest.raises(InputError, match="3 searches of a sample, got 1"):
         registry.family("interpolator-quality").task(tmp_path, tmp_path, {}).prepare()
+
+
+def test_errors_are_set_against_what_is_usual_in_the_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    monkeypatch.setattr("fastvid_export.training.triplets.CROP", 96)
+    monkeypatch.setattr(
+        "fastvid_export.training.material.all_clips", lambda _: [Path("a"), Path("b")]
+    )
+    still = Sample(
+        np.repeat(textured(rng, 96, 96)[None], 3, 0),
+        np.zeros((12, 48, 48)),
+        np.zeros((4, 48, 48)),
+        0.5,
+    )
+    wrong = Sample(
+        np.stack([textured(rng, 96, 96) for _ in range(3)]), still.flow, still.label, 0.5
+    )
+    moving = crop(panned(rng), 16, 16, 96)
+    TripletSet.write(tmp_path, iter([still, moving, wrong, wrong]), 4)
+    triplets = TripletSet(tmp_path)
+    errors = [triplets.start_error(i) for i in range(4)]
+    assert errors[0] < 1e-12
+    assert 1e-12 < errors[1] < 0.1 * errors[2]
+    task = registry.family("interpolator-quality").task(tmp_path, tmp_path, {})
+    first, second, *rest = task.usual_errors("train-real", triplets)
+    assert first == second == pytest.approx(4e-6 + errors[1] / 2)
+    assert rest == pytest.approx([4e-6 + errors[2]] * 2)
+    own = task.usual_errors("train-drawn", triplets)
+    assert own == pytest.approx(np.add(errors, 4e-6))

@@ -240,6 +240,16 @@ class TripletSet:
             worst = max(worst, float(error) / 255)
         return worst
 
+    def start_error(self, i: int) -> float:
+        """Mean squared error of the mean of both half-size frames, warped by the first search."""
+        small = ops.downscale(np.stack([ops.rgb_to_planar(f[None])[0] for f in self.frames[i]]), 2)
+        forth, back = self.flow[i, None, :2], self.flow[i, None, 2:4]
+        # Half of what both searches say, seen from either side.
+        speed = 0.5 * (forth.astype(np.float32) - back)
+        t = self.timestep[i]
+        sides = [ops.warp(small[k : k + 1], s * speed) for k, s in ((0, -t), (2, 1 - t))]
+        return float(np.square(0.5 * (sides[0] + sides[1]) - small[1]).mean())
+
     @staticmethod
     def write(folder: Path, samples: Iterator[Sample], count: int) -> None:
         """Writes exactly `count` samples; `done.json` comes last and tells a whole set."""
@@ -303,9 +313,13 @@ def _over_clips(
     rng: np.random.Generator, data: Path, count: int, part: int, cut: Cut
 ) -> Iterator[Sample]:
     clips = material.all_clips(data)
-    for i, path in enumerate(clips):
+    for path, share in zip(clips, clip_parts(count, len(clips)), strict=True):
         clip = decode(path)
         split = int(len(clip) * TRAIN_PART)
         first, last = (0, split) if part == 0 else (split, len(clip))
-        share = count * (i + 1) // len(clips) - count * i // len(clips)
-        yield from cut(rng, clip, first, last, share)
+        yield from cut(rng, clip, first, last, len(share))
+
+
+def clip_parts(count: int, clips: int) -> list[range]:
+    """Which of `count` samples come from each clip."""
+    return [range(count * i // clips, count * (i + 1) // clips) for i in range(clips)]
