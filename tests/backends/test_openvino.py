@@ -17,8 +17,8 @@ import pytest
 import tiny_models as tiny
 from onnx import helper, numpy_helper
 
-from fastvid import backends
-from fastvid.bundle import Bundle
+from fastvid import Interpolator, backends
+from fastvid.bundle import Bundle, shipped
 from fastvid.errors import (
     BackendUnavailableError,
     CancelledError,
@@ -42,6 +42,21 @@ def test_low_memory_computes_the_same(doubler: Bundle) -> None:
         for rows in (1, 2, 1):
             run = model.graph("run").run
             np.testing.assert_array_equal(run({"x": X[:rows]})["y"], 2 * X[:rows])
+
+
+@pytest.mark.parametrize("model", ["fast", "quality"])
+def test_shipped_interpolators_draw_what_they_do_elsewhere(
+    rng: np.random.Generator, model: str
+) -> None:
+    if f"interpolator-{model}" not in shipped():
+        pytest.skip("the trained interpolator is not installed")
+    first = np.kron(rng.integers(0, 256, (6, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    second = np.roll(first, 3, axis=1)
+    drawn = []
+    for backend in ("onnxruntime", "openvino"):
+        with Interpolator(model, device="cpu", backend=backend, threads=1) as opened:
+            drawn.append(opened.between(first, second).astype(int))
+    assert np.abs(drawn[0] - drawn[1]).max() <= 1
 
 
 # The report
