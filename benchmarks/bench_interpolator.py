@@ -5,7 +5,7 @@
 Every class that ships runs, and in int8 where it ships so. One peer is two-sided warping by DIS
 flow (medium), the other IFNet 4.6 in PyTorch, whose time does not depend on its weights; it takes
 sides that are multiples of 32 and gets the frame padded. Frames of 1280x720 are 2.8 MB each; the
-products of `fast` are 1.6 GFLOP at 1/4 and below, those of `quality` 17, of IFNet 79. The answer is
+products of `fast` are 1.6 GFLOP at 1/4 and below, those of `quality` 22, of IFNet 79. The answer is
 checked first: on a drawn scene with known truth, PSNR is measured and reported beside the time.
 """
 
