@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fastvid_export.families.upscaler import KINDS, REAL_SHARE, UpscalerFamily  
 from fastvid_export.models.upscaler import UpscalerNet, UpscalerOptions  # noqa: E402
 from fastvid_export.training import checkpoint as ckpt  # noqa: E402
 from fastvid_export.training.restoration import colour_share, compared, enlarged  # noqa: E402
+from fastvid_export.training.upscaling import UpscalingData  # noqa: E402
 
 SMALL: dict[str, Any] = {"channels": 16, "depth": 2}
 REAL = UpscalerOptions(kind="real", scale=1, block=2, slope=0.1, colour=True, **SMALL)
@@ -110,7 +112,8 @@ def test_a_bundle_of_a_larger_factor_computes_what_torch_computes(
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_pieces_give_the_pixels_of_the_whole(tmp_path: Path, kind: str) -> None:
-    settings = {k: v for k, v in KINDS[kind].items() if k not in ("patch", "colour")}
+    sampling = {field.name for field in dataclasses.fields(UpscalingData)} | {"colour"}
+    settings = {k: v for k, v in KINDS[kind].items() if k not in sampling}
     options = UpscalerOptions(kind=kind, colour=kind == "real", **(settings | SMALL))
     folder = built(options, tmp_path)
     frame = np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)

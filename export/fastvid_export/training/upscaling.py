@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
 from fastvid.errors import InputError
@@ -24,6 +24,8 @@ from fastvid_export.training.losses import charbonnier
 from fastvid_export.training.sheets import save_sheet
 
 _PHOTO_FACTORS = (2.0, 3.0, 4.5, 6.0)
+_SHARPENED_FACTORS = (2.5, 4.0)
+"""Cameras and broadcasters sharpen, and leave halos along edges, which bare photos lack."""
 _DRAWN, _DRAWN_SIDE = 160, 360
 _FRAMES_PER_CLIP = 12
 """How many pictures are drawn, and how large."""
@@ -95,7 +97,7 @@ class UpscalerTask:
         clips = material.clips(self.data, held_back=False)
         scale = self.options.scale
         recipe = {
-            "factors": _PHOTO_FACTORS,
+            "factors": (_PHOTO_FACTORS, _SHARPENED_FACTORS),
             "frames": _FRAMES_PER_CLIP,
             "drawn": (_DRAWN, _DRAWN_SIDE),
             "files": [p.name for p in photos + clips],
@@ -242,20 +244,33 @@ def _pair(name: str, image: Image.Image, scale: int) -> Iterator[tuple[str, NDAr
         yield f"{name}:{part}", np.rint(luma(np.asarray(picture))).astype(np.uint8)
 
 
+def sharpened(rng: np.random.Generator, image: Image.Image) -> Image.Image:
+    """The image with the halos that sharpening leaves, faint to strong, narrow to wide."""
+    radius, percent = rng.uniform(0.6, 2.0), rng.uniform(50, 220)
+    return image.filter(ImageFilter.UnsharpMask(float(radius), int(percent), threshold=0))
+
+
 def _training_pairs(
     photos: list[Path], clips: list[Path], scale: int
 ) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    rng = np.random.default_rng(5)
     for path in photos:
         photo = material.load_photo(path)
         for factor in _PHOTO_FACTORS:
             yield from _pair(f"{path.stem}/{factor:g}", material.reduce(photo, factor), scale)
+        for factor in _SHARPENED_FACTORS:
+            smaller = sharpened(rng, material.reduce(photo, factor))
+            yield from _pair(f"{path.stem}/{factor:g}", smaller, scale)
     for path in clips:
         for index, frame in enumerate(material.read_frames(path, step=20, count=_FRAMES_PER_CLIP)):
             factor = 1.5 if min(frame.shape[:2]) < 500 else 2.0
             smaller = material.reduce(Image.fromarray(frame), factor)
             yield from _pair(f"{path.stem}/{index}", smaller, scale)
     for index, picture in enumerate(drawn_pictures(photos, _DRAWN, _DRAWN_SIDE)):
-        yield from _pair(f"{DRAWN}{index}", Image.fromarray(picture), scale)
+        drawn = Image.fromarray(picture)
+        if index % 3 == 0:
+            drawn = sharpened(rng, drawn)
+        yield from _pair(f"{DRAWN}{index}", drawn, scale)
 
 
 def _validation_pictures(
