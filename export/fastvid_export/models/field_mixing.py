@@ -65,6 +65,11 @@ def others(flow: Tensor, loose: Tensor, t: Tensor, moving: Tensor) -> tuple[list
     return [*fields, torch.zeros_like(near)], doubt
 
 
+def drawn_anew(moving: Tensor) -> Tensor:
+    """How far pixels may be made of more than moved ones: where half a level differs, from 0 on."""
+    return (2 * moving - 1).clamp(min=0)
+
+
 class Mixing(nn.Module):
     """Draws the frame from all fields.
 
@@ -131,8 +136,9 @@ class Mixing(nn.Module):
             picture = self._blended(picture, other, shares[:, k : k + 1] + start)
         # Acceleration tells most half way.
         reach = 4 * t * (1 - t) * (ALONG + 0.1 * along)
-        first = moving * (reach * speed + free[:, :2])
-        second = moving * (free[:, 2:] + x.new_tensor(ACROSS).view(1, 2, 1, 1))
+        changing = drawn_anew(moving)
+        first = changing * (reach * speed + free[:, :2])
+        second = changing * (free[:, 2:] + x.new_tensor(ACROSS).view(1, 2, 1, 1))
         half = torch.zeros_like(t)
         picture = ops.warp_blend(picture, picture, torch.cat([first, -first], 1), half)
         return ops.warp_blend(

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastvid_export import ops
-from fastvid_export.models.field_mixing import Mixing, Refined, others
+from fastvid_export.models.field_mixing import Mixing, Refined, drawn_anew, others
 from fastvid_export.models.interpolator import (
     Prediction,
     luma,
@@ -238,7 +238,7 @@ class QualityNet(nn.Module):
             flow,
             up(flow, 2) + change * moving,
             up(mask, 2) + more,
-            F.pixel_shuffle(residual * moving, 2),
+            F.pixel_shuffle(residual * drawn_anew(moving), 2),
             scene.float(),
         )
 
