@@ -45,6 +45,8 @@ _METHODS = {
     "fastvid_quality": "fastvid quality",
 }
 
+_IFNET = "torch, IFNet 4.6"
+
 
 def interpolation_quality() -> str:
     result = load("quality_interpolator")
@@ -368,6 +370,7 @@ SECTIONS = {
     "Files at 4K and 8K": whole_file_tables.large,
     "Interpolation: quality": interpolation_quality,
     "Interpolation: held-back crops": lambda: bundle_quality("interpolator-fast"),
+    "Interpolation: held-back crops, quality": lambda: bundle_quality("interpolator-quality"),
     "Interpolation: time": interpolation_time,
     "Interpolation: RIFE's networks": ifnet_tables.times,
     "Upscaling: quality": lambda: bundle_quality("upscaler-fast-x2"),
@@ -423,6 +426,16 @@ def summary() -> str:
         (
             "Its PSNR on clips never seen",
             f"{quality['fastvid_fast']:.2f} dB",
+            f"DIS {quality['dis_medium']:.2f}, averaging {quality['average']:.2f}",
+        ),
+        (
+            'The same with `Interpolator("quality")`',
+            f"{interpolator['time']['fastvid quality']['median_ms']:.1f} ms",
+            f"IFNet 4.6 in PyTorch: {interpolator['time'][_IFNET]['median_ms']:.1f} ms",
+        ),
+        (
+            "Its PSNR on clips never seen",
+            f"{quality['fastvid_quality']:.2f} dB",
             f"DIS {quality['dis_medium']:.2f}, averaging {quality['average']:.2f}",
         ),
         (

@@ -35,7 +35,8 @@ class Interpolator(Model):
     """Draws what was between two frames with a trained network.
 
     Args:
-        model: `"fast"`, the full name of a shipped model, or a folder that holds a bundle.
+        model: `"fast"`, `"quality"`, the full name of a shipped model, or a folder that holds a
+            bundle.
         device: `"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`; only `"auto"` may fall back to the CPU.
         backend: `"auto"`, `"onnxruntime"`, `"tensorrt"`, or `EngineOptions` of
             `fastvid.backends.tensorrt`.
