@@ -1,4 +1,4 @@
-"""`python -m fastvid_export train | prepare | bundle | precisions | credits | architectures`."""
+"""`python -m fastvid_export train | prepare | average | bundle | precisions | credits | ...`."""
 
 from __future__ import annotations
 
@@ -69,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
             metavar="NAME=VALUE",
             help="an option of the network or of its material, for example depth=5",
         )
+    average = commands.add_parser("average", help="mean of the weights of two checkpoints")
+    average.add_argument("first", type=Path)
+    average.add_argument("second", type=Path, help="of the same network; its log comes along")
+    average.add_argument("--share", type=float, default=0.5, help="weight of the second [0.5]")
+    average.add_argument("--out", type=Path, required=True, help="file of the checkpoint")
+    average.set_defaults(run=_average)
     bundle = commands.add_parser("bundle", help="export a checkpoint as a bundle")
     bundle.add_argument("model", choices=registry.NAMES)
     bundle.add_argument("--checkpoint", type=Path, required=True)
@@ -141,6 +147,21 @@ def _prepare(options: argparse.Namespace) -> int:
         options.data, options.cache, pairs("set", options.settings)
     )
     task.prepare()
+    return 0
+
+
+def _average(options: argparse.Namespace) -> int:
+    from fastvid_export.training import checkpoint
+
+    both = [checkpoint.load(path) for path in (options.first, options.second)]
+    made = checkpoint.averaged(both[0], both[1], options.share)
+    checkpoint.save(made, options.out)
+    log = options.second.with_name("log.jsonl")
+    told = log.read_text() if log.is_file() else ""
+    event = {"event": "average", "step": made.step, "steps": [c.step for c in both]}
+    line = json.dumps(event | {"share": options.share})
+    options.out.with_name("log.jsonl").write_text(f"{told}{line}\n")
+    print(options.out)
     return 0
 
 

@@ -14,10 +14,11 @@ pytest.importorskip("torch")
 from PIL import Image
 
 from fastvid import Upscaler, Video
+from fastvid.errors import InputError
 from fastvid.scene import Scene
 from fastvid_export.__main__ import main
-from fastvid_export.errors import TrainingDataError
-from fastvid_export.training import material, restoration, upscaling
+from fastvid_export.errors import CheckpointError, TrainingDataError
+from fastvid_export.training import checkpoint, material, restoration, upscaling
 from fastvid_export.training.bank import open_or_build
 
 SMALL = ["--set", "channels=16", "--set", "depth=1", "--set", "batch=2", "--set", "patch=16"]
@@ -149,3 +150,28 @@ def test_a_bank_gives_back_its_arrays_and_is_built_again_for_another_recipe(
     assert set(kept) == set(arrays)
     rebuilt = open_or_build(tmp_path / "bank", {"v": 2}, iter([("other", arrays["a0"])]))
     assert set(rebuilt) == {"other"}
+
+
+def test_average_of_two_checkpoints(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, out = tmp_path / "first", tmp_path / "second", tmp_path / "mean" / "mean.pt"
+    assert train(data, first, "--steps", "1", "--validate-every", "1") == 0
+    start = str(first / "last.pt")
+    assert train(data, second, "--steps", "2", "--seed", "2", "--init", start) == 0
+    both = [checkpoint.load(run / "last.pt") for run in (first, second)]
+    command = ["average", start, str(second / "last.pt"), "--out", str(out)]
+    assert main([*command, "--share", "0.25"]) == 0
+    mean = checkpoint.load(out).ema
+    for name, weight in mean.items():
+        wanted = 0.75 * both[0].ema[name] + 0.25 * both[1].ema[name]
+        np.testing.assert_allclose(weight, wanted, rtol=1e-5, atol=1e-7)
+    told = [json.loads(line) for line in out.with_name("log.jsonl").read_text().splitlines()]
+    assert (told[0]["event"], told[-1]["steps"], told[-1]["share"]) == ("init", [1, 2], 0.25)
+    capsys.readouterr()
+    assert main([*command, "--share", "2"]) == InputError.exit_code
+    assert "share: argument must be from 0 to 1, got 2.0" in capsys.readouterr().err
+    assert train(data, tmp_path / "deeper", "--steps", "1", "--set", "depth=2") == 0
+    command[1] = str(tmp_path / "deeper" / "last.pt")
+    assert main(command) == CheckpointError.exit_code
+    assert "options must be" in capsys.readouterr().err

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 from PIL import Image
 
-from fastvid_export.training.drawings import draw_picture, drawn_pictures
+from fastvid_export.training.drawings import draw_picture, draw_static, drawn_pictures
 from fastvid_export.training.upscaling import DRAWN, UpscalingData
 
 
@@ -49,3 +49,12 @@ def test_drawn_pictures_have_their_share_of_the_crops() -> None:
     np.testing.assert_allclose(UpscalingData(drawn=0.4).chances(names), [0.2, 0.2, 0.2, 0.4])
     np.testing.assert_allclose(UpscalingData(drawn=0.4).chances(names[:3]), [1 / 3] * 3)
     assert UpscalingData(drawn=0.0).chances(names)[3] == 0
+
+
+@pytest.mark.parametrize("side", [1, 7, 64])
+def test_static_is_noise_of_the_size_asked_for(side: int) -> None:
+    pictures = [draw_static(np.random.default_rng(seed), side) for seed in range(20)]
+    assert all(p.shape == (side, side) and p.dtype == np.uint8 for p in pictures)
+    np.testing.assert_array_equal(pictures[3], draw_static(np.random.default_rng(3), side))
+    if side == 64:
+        assert all(p.std() > 1 for p in pictures)

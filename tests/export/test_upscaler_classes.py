@@ -147,6 +147,7 @@ def test_classes_are_within_their_sizes(tmp_path: Path) -> None:
         ({"kind": "quality", "colour": "yes"}, "colour: setting must be yes for kind real"),
         ({"kind": "real", "colour": "no"}, "colour: setting must be yes"),
         ({"kind": "fast", "drawn": "1.5"}, "drawn: setting must be from 0 to 1, got 1.5"),
+        ({"kind": "fast", "static": "-1"}, "static: setting must be from 0 to 1, got -1"),
         ({"kind": "real", "colours": "yes"}, "no setting is called colours"),
     ],
 )

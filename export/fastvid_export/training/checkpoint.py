@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fastvid.errors import InputError
 from fastvid_export.errors import CheckpointError
 
 _FORMAT = 1
@@ -50,6 +51,31 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def averaged(first: Checkpoint, second: Checkpoint, share: float) -> Checkpoint:
+    """The second checkpoint with the mean of both ones' averaged weights, to validate and export.
+
+    Where one run started from the other, the mean of the two is often better than either
+    (Wortsman et al., "Model soups", 2022).
+
+    Args:
+        first: One of the two.
+        second: The other, of the same family and options.
+        share: Weight of the second, from 0 to 1.
+
+    Raises:
+        CheckpointError: They are of different networks.
+        InputError: The share is out of its range.
+    """
+    if not 0 <= share <= 1:
+        raise InputError(f"share: argument must be from 0 to 1, got {share}")
+    for what in ("task", "options"):
+        one, other = getattr(first, what), getattr(second, what)
+        if one != other:
+            raise CheckpointError(f"checkpoint: {what} must be {one} as in the first, got {other}")
+    mean = {name: torch.lerp(first.ema[name], w, share) for name, w in second.ema.items()}
+    return replace(second, ema=mean, metrics={})
 
 
 def load(path: Path, *, task: str | None = None) -> Checkpoint:

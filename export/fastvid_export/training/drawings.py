@@ -52,6 +52,31 @@ def draw_picture(
     return np.asarray(small)
 
 
+def draw_static(rng: np.random.Generator, side: int) -> NDArray[np.uint8]:
+    """Grey dots of all sizes and densities, as noise without a picture has them.
+
+    Args:
+        rng: Source of every choice.
+        side: Height and width in pixels.
+
+    Returns:
+        uint8 (side, side).
+    """
+    dot = int(rng.integers(1, 5))
+    shape = (-(-side // dot),) * 2
+    kind = rng.random()
+    if kind < 0.4:
+        levels = rng.uniform(0, 255, shape)
+    elif kind < 0.7:
+        levels = 255.0 * (rng.random(shape) < rng.uniform(0.1, 0.9))
+    else:
+        dotted = rng.random(shape) < np.exp(rng.uniform(np.log(0.003), np.log(0.3)))
+        levels = np.where(dotted, 255.0 * rng.integers(0, 2, shape), rng.uniform(0, 255))
+    levels = rng.uniform(0, 255) * (1 - (share := rng.uniform(0.3, 1.0))) + share * levels
+    large = np.kron(levels, np.ones((dot, dot)))[:side, :side]
+    return np.clip(np.rint(large), 0, 255).astype(np.uint8)
+
+
 def drawn_pictures(photos: Sequence[Path], count: int, side: int) -> Iterator[NDArray[np.uint8]]:
     """The same `count` pictures each time, some over parts of every fourth of the photos."""
     backgrounds = []

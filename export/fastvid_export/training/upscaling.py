@@ -18,7 +18,7 @@ from fastvid.errors import InputError
 from fastvid_export.models.upscaler import UpscalerNet, UpscalerOptions
 from fastvid_export.training import material
 from fastvid_export.training.bank import ArrayBank, open_or_build
-from fastvid_export.training.drawings import drawn_pictures
+from fastvid_export.training.drawings import draw_static, drawn_pictures
 from fastvid_export.training.loop import Batch
 from fastvid_export.training.losses import charbonnier
 from fastvid_export.training.sheets import save_sheet
@@ -46,10 +46,14 @@ class UpscalingData:
     """Crops per step."""
     drawn: float = 0.2
     """Share of the crops that come from drawn pictures, from 0 to 1."""
+    static: float = 0.06
+    """Chance of a crop to show nothing but dots, from 0 to 1. Without, deep networks answer some
+    patterns of noise, which no picture holds, with spikes far beyond black and white."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.drawn <= 1:
-            raise InputError(f"drawn: setting must be from 0 to 1, got {self.drawn}")
+        for name, share in (("drawn", self.drawn), ("static", self.static)):
+            if not 0 <= share <= 1:
+                raise InputError(f"{name}: setting must be from 0 to 1, got {share}")
 
     def chances(self, names: Sequence[str]) -> NDArray[np.float64]:
         """How likely each picture is to be drawn from: drawn ones have their share."""
@@ -116,7 +120,11 @@ class UpscalerTask:
         low = np.empty((size, 1, side, side), np.uint8)
         high = np.empty((size, 1, scale * side, scale * side), np.uint8)
         for i, k in enumerate(rng.choice(len(self._names), size, p=self._weights)):
-            small, large = _crop(self._bank, self._names[k], side, scale, rng)
+            if rng.random() < self.settings.static:
+                large = draw_static(rng, scale * side)
+                small = np.asarray(reduced(Image.fromarray(large), scale))
+            else:
+                small, large = _crop(self._bank, self._names[k], side, scale, rng)
             turns, flip = int(rng.integers(4)), bool(rng.integers(2))
             low[i, 0], high[i, 0] = turned(small, turns, flip), turned(large, turns, flip)
         return {"low": torch.from_numpy(low), "high": torch.from_numpy(high)}
