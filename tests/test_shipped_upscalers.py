@@ -22,7 +22,7 @@ from fastvid.scene import Scene
 from fastvid.upscaler import Upscaler
 from fastvid.video import Video
 
-OFFERED = {"fast": (2, 3, 4), "quality": (2, 3, 4), "real": (1, 2)}
+OFFERED = {"fast": (2, 3, 4), "quality": (2, 3, 4), "real": (1, 2, 3, 4)}
 MODELS = [(kind, scale) for kind, scales in OFFERED.items() for scale in scales]
 GAINS = {"fast": 0.5, "quality": 0.8, "real": 0.3}
 """dB above bicubic resizing that a drawn scene must bring; of `real`, when it was made noisy."""
