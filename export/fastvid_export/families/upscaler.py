@@ -54,8 +54,8 @@ _SCALES = range(1, 5)
 
 
 REAL_SHARE = {1: 0.6, 2: 0.8, 3: 0.75, 4: 0.7}
-"""How far `real` networks go, by scale. All the way at 1, noisy held-back clips gain 1.1 dB where
-this share gains 0.9, but those with next to no noise are blurred, by up to 0.75 dB."""
+"""How far `real` networks go, by scale: what held-back clips gain most by. All the way at 1, noisy
+ones would gain more, but those with next to no noise are blurred."""
 
 
 class UpscalerFamily:

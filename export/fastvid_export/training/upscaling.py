@@ -47,8 +47,8 @@ class UpscalingData:
     drawn: float = 0.2
     """Share of the crops that come from drawn pictures, from 0 to 1."""
     static: float = 0.06
-    """Chance of a crop to show nothing but dots, from 0 to 1. Without, deep networks answer some
-    patterns of noise, which no picture holds, with spikes far beyond black and white."""
+    """Chance of a crop to show nothing but dots, from 0 to 1; `real` sees noise enough. Without,
+    deep networks answer some noise with spikes far beyond black and white."""
 
     def __post_init__(self) -> None:
         for name, share in (("drawn", self.drawn), ("static", self.static)):
