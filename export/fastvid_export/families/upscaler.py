@@ -96,7 +96,7 @@ class UpscalerFamily:
         net = UpscalerNet(UpscalerOptions(**checkpoint.options))
         net.load_state_dict(checkpoint.ema)
         if net.options.kind == "real":
-            net = net.softened(REAL_SHARE.get(net.options.scale, 1))
+            net = net.softened(REAL_SHARE[net.options.scale])
         net = net.folded()
         options = net.options
         rng = np.random.default_rng(0)
